@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+/* copy.h: the copy engine: one disk into another, holes as holes, packed units packed.
+ *
+ *      plan    (ordered)   map the source, cut chunks aligned to the units of both sides
+ *      fetch   (parallel)  read or unpack, look for zeros, pack
+ *      place   (ordered)   the target's driver says where: the layout is deterministic
+ *      store   (parallel)  write
+ *      publish (ordered)   the target's tables, progress, errors
+ */
+#ifndef VD_CORE_COPY_H
+#define VD_CORE_COPY_H
+
+#include "image.h"
+
+struct vd_copy_options {
+        unsigned threads;               /* 0: as many as processors; 1: everything inline */
+        uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
+        bool compress;                  /* pack units that are not packed already */
+        bool target_is_zero;            /* an old target is known to read as zeros */
+        const struct vd_image *skip;    /* what the source gets from this image (a parent of it) is left out */
+        void (*progress)(void *context, uint64_t done, uint64_t total);         /* never two calls at once */
+        void *context;
+        const volatile int *stop;       /* non-zero: give up with VD_ESTOPPED */
+};
+
+struct vd_copy_stats {
+        uint64_t data_bytes;            /* guest bytes written as plain data */
+        uint64_t packed_units, verbatim_units;  /* packed by us; copied without unpacking */
+        uint64_t zero_bytes;            /* guest bytes that became holes */
+        uint64_t memory_bytes;          /* slots x chunk */
+        unsigned threads;
+};
+
+/* Copies all of source into target (new, or open for writing), which must be at least as large; what is larger reads
+ * as zeros.  Does not finish the target.  stats may be NULL. */
+int vd_copy(struct vd_image *source, struct vd_image *target, const struct vd_copy_options *, struct vd_copy_stats *,
+            struct vd_error *);
+
+#endif

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+/* image.h: an open image, its chain of parents, and reading through the map. */
+#ifndef VD_CORE_IMAGE_H
+#define VD_CORE_IMAGE_H
+
+#include "format.h"
+#include "lock.h"
+#include "output.h"
+#include "policy.h"
+
+/* How an image names its parent: candidates, most trusted first. */
+struct vd_parent_name {
+        char *name;                     /* relative to the image's directory, or absolute; '/' separates */
+        const char *origin;             /* "relative locator W2ru": for messages and info; static storage */
+};
+
+enum { VD_PARENT_NAMES = 12 };
+
+struct vd_image {
+        const struct vd_format *format;
+        char *path;                     /* as the user or the child named it */
+        struct vd_file *file;
+        const struct vd_policy *policy;
+        void *state;                    /* the driver's */
+
+        uint64_t size;                  /* guest bytes */
+        uint64_t unit;                  /* allocation unit ("cluster size"); 0: none */
+        uint64_t write_unit;            /* what place() wants to be aligned to; >= 1 */
+        struct {
+                enum vd_codec codec;    /* of units that place() takes packed; NONE: it takes none */
+                uint32_t unit;          /* their unpacked length */
+                uint32_t max_packed;    /* longer results are stored plain */
+                struct vd_pack_settings settings;
+        } pack;
+
+        bool writable;                  /* place() may be called */
+        bool is_new;                    /* created by us, not published yet: no barriers */
+        bool is_packed;                 /* info: "compressed"; may contain packed units */
+        bool is_dirty;                  /* info: "dirty-flag": was not closed cleanly */
+        struct vd_output *output;       /* new images: where further files are added */
+        uint64_t digest;                /* new images: of the content written so far; seeds identifiers */
+
+        struct {
+                struct vd_parent_name names[VD_PARENT_NAMES];
+                size_t count;           /* 0: the image has no parent */
+                char *format;           /* recorded format name, or NULL: probe */
+        } parent_ref;
+        struct vd_image *parent;        /* NULL: none, or references were not to be opened */
+        unsigned depth;                 /* 0: the image that the user named */
+
+        char **warnings;                /* worth telling the user; printed by cmd/ */
+        size_t warning_count;
+};
+
+struct vd_open {
+        const char *format;             /* NULL: by content */
+        const struct vd_policy *policy; /* NULL: the default */
+        enum vd_lock lock;              /* of the image; its parents are locked for reading at most */
+        bool lock_warn;                 /* a conflict becomes a warning (info, map) */
+        bool write;
+        bool no_parent;                 /* open no parent */
+        bool no_references;             /* info, check: open neither parents nor extents nor data files */
+        const char *parent_path;        /* --parent: instead of the recorded names (identity is still checked) */
+        const char *snapshot;           /* id or name of the snapshot to show */
+        uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
+};
+
+/* Opens the image at path and, unless told otherwise, its chain of parents.  Errors begin with the path concerned. */
+int vd_image_open(struct vd_image **, const char *path, const struct vd_open *, struct vd_error *);
+void vd_image_close(struct vd_image *);         /* and its parents; NULL allowed */
+
+/* Lays out a new image of this format in the transaction's main file; see vd_create. */
+int vd_image_create(struct vd_image **, const struct vd_format *, struct vd_output *, const struct vd_create *,
+                    struct vd_error *);
+
+/* A disk made of several, one after the other.  Takes the images over, also on failure. */
+int vd_image_join(struct vd_image **, struct vd_image **parts, size_t count, struct vd_error *);
+
+/* For drivers: a warning for the user; a further name of the parent (copied, most trusted first). */
+void vd_image_warn(struct vd_image *, const char *format, ...) VD_PRINTF(2, 3);
+int vd_image_add_parent_name(struct vd_image *, const char *name, const char *origin, struct vd_error *);
+
+/* For drivers: opens a further file of the image (extent, data file, part) under the policy, with the image's lock and
+ * mode.  VD_EPOLICY also when no references are to be opened (then the driver opens without it and map() fails). */
+int vd_image_open_member(struct vd_image *, const char *name, struct vd_file **, struct vd_error *);
+
+/* The extent at offset through at most max_depth parents; kinds as in extent.h, plus depth.  UNALLOCATED means that
+ * nobody in the chain down to max_depth has it.  Never longer than max; ends at the end of the disk. */
+int vd_image_map(struct vd_image *, uint64_t offset, uint64_t max, unsigned max_depth, struct vd_extent *,
+                 struct vd_error *);
+
+/* Has a parent that was not opened: then UNALLOCATED does not mean zeros. */
+bool vd_image_lacks_parent(const struct vd_image *);
+
+/* Bytes of the disk, through the whole chain.  Fails rather than invent: truncated files, missing parents. */
+int vd_image_read(struct vd_image *, void *buffer, size_t length, uint64_t offset, struct vd_codec_context *,
+                  struct vd_error *);
+
+/* Does image or a parent of it read or write this file? */
+bool vd_image_uses(const struct vd_image *, const struct stat *);
+/* None of the files of the chain changed since they were opened. */
+int vd_image_check_unchanged(const struct vd_image *, struct vd_error *);
+
+#endif

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+/* output.h: every new file is created here: all of it appears, or nothing.
+ *
+ * A transaction holds one or several new files.  Each is an unnamed file (O_TMPFILE) in the directory of its final
+ * name, or a temporary one ".NAME.vdtool-XXXXXX" where the file system has no unnamed files.  vd_output_commit() gives
+ * them their names, last added first, so that the file which names the others (added first) comes last.
+ */
+#ifndef VD_CORE_OUTPUT_H
+#define VD_CORE_OUTPUT_H
+
+#include <stdbool.h>
+
+#include "file.h"
+
+struct vd_output;
+
+enum {
+        VD_OUTPUT_REPLACE = 1,          /* --force: an existing regular file is replaced, atomically */
+        VD_OUTPUT_SYNC = 2,             /* --fsync: files and directories are on disk when commit returns */
+};
+
+/* A transaction whose main file will be called path.  Symbolic links are followed to what they name.  Refuses an
+ * existing path (-EEXIST) unless VD_OUTPUT_REPLACE; refuses directories, devices, FIFOs and sockets, and an existing
+ * file that another process uses (VD_ELOCKED). */
+int vd_output_new(struct vd_output **, const char *path, unsigned flags, struct vd_error *);
+
+/* The main file, empty and writable; borrowed. */
+struct vd_file *vd_output_file(const struct vd_output *);
+const char *vd_output_path(const struct vd_output *);
+
+/* One more file: name is relative to the main file's directory (or absolute).  *file is borrowed. */
+int vd_output_add(struct vd_output *, const char *name, struct vd_file **file, struct vd_error *);
+
+/* Would commit replace this file? For refusing an output that is one of the inputs. */
+bool vd_output_replaces(const struct vd_output *, const struct vd_file *input);
+
+/* Publishes all files.  On failure those that already have their names and did not replace anything are removed. */
+int vd_output_commit(struct vd_output *, struct vd_error *);
+
+/* Frees it; without a successful commit nothing is left behind. */
+void vd_output_free(struct vd_output *);
+
+#endif
