@@ -14,7 +14,7 @@ PROGRAM ?= $(if $(D),$(BUILD)/vdtool,vdtool)
 
 VERSION := 0.1.0
 
-LIBS     := popt jansson zlib libdeflate libzstd liblzma bzip2
+LIBS     := popt jansson zlib libdeflate libzstd liblzma
 OPTIONAL := $(if $(NO_ISAL),,libisal)
 FOUND    := $(foreach lib,$(OPTIONAL),$(shell pkg-config --exists $(lib) && echo $(lib)))
 
@@ -25,7 +25,7 @@ SANITIZE := $(if $(filter asan,$(D)),-fsanitize=address$(comma)undefined -fno-sa
 VD_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -pthread $(WARNINGS) $(SANITIZE) \
              -DVD_VERSION='"$(VERSION)"' $(foreach lib,$(FOUND),-DHAVE_$(subst LIB,,$(shell echo $(lib) | tr a-z A-Z))) \
              $(shell pkg-config --cflags $(LIBS) $(FOUND))
-VD_LIBS   := $(shell pkg-config --libs $(LIBS) $(FOUND)) -pthread
+VD_LIBS   := $(shell pkg-config --libs $(LIBS) $(FOUND)) -lbz2 -pthread
 
 LIBRARY_SOURCES := $(wildcard util/*.c core/*.c formats/*.c formats/shared/*.c)
 SOURCES         := $(LIBRARY_SOURCES) $(wildcard cmd/*.c)
