@@ -71,15 +71,14 @@ int vd_fail(struct vd_error *err, int code, const char *format, ...)
 
 int vd_error_prefix(struct vd_error *err, const char *format, ...)
 {
-        char text[sizeof(err->text)];
+        char prefix[sizeof(err->text)] = "";
+        char text[2 * sizeof(err->text) + 2];
         va_list arguments;
-        int length;
 
         va_start(arguments, format);
-        length = vsnprintf(text, sizeof(text), format, arguments);
+        vsnprintf(prefix, sizeof(prefix), format, arguments);
         va_end(arguments);
-        if (length >= 0 && (size_t)length < sizeof(text))
-                snprintf(text + length, sizeof(text) - (size_t)length, ": %s", err->text);
+        snprintf(text, sizeof(text), "%s: %s", prefix, err->text);
         set_text(err, text);
         return err->code;
 }
