@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The compiler makes the best of these that the machine has: two SSE2 or one AVX2 register. */
-typedef uint64_t vector __attribute__((vector_size(32), may_alias, aligned(1)));
+/* One SSE2 or NEON register. */
+typedef uint64_t vector __attribute__((vector_size(16), may_alias, aligned(1)));
 
-enum { BLOCK_VECTORS = 8 };             /* what is or-ed together between two tests: 256 bytes */
+enum { BLOCK_VECTORS = 16 };            /* what is or-ed together between two tests: 256 bytes */
 
 static inline uint64_t load_word(const uint8_t *p)
 {
@@ -37,9 +37,10 @@ bool vd_is_zero(const void *bytes, size_t length)
                 const vector *block = (const vector *)p;
                 vector all = block[0];
 
+#pragma GCC unroll 16                   /* gcc -O2 does not unroll by itself: five times the speed */
                 for (size_t i = 1; i < BLOCK_VECTORS; i++)
                         all |= block[i];
-                if (all[0] | all[1] | all[2] | all[3])
+                if (all[0] | all[1])
                         return false;
                 p += BLOCK_VECTORS * sizeof(vector);
                 length -= BLOCK_VECTORS * sizeof(vector);
