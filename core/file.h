@@ -20,7 +20,6 @@ struct vd_file;
 enum {
         VD_FILE_READ = 0,
         VD_FILE_WRITE = 1,              /* also writable; the file must exist */
-        VD_FILE_NO_CACHE = 2,           /* O_DIRECT is not used: advise the kernel to drop what was read */
 };
 
 /* Opens an existing regular file or block device.  Directories, sockets, FIFOs and character devices are refused. */
@@ -41,7 +40,7 @@ int vd_file_join(struct vd_file **, struct vd_file *const *parts, size_t count, 
 int vd_file_memory(struct vd_file **, const void *bytes, size_t length, const char *name, struct vd_error *);
 
 struct vd_file *vd_file_ref(struct vd_file *);
-/* Drops a reference, NULL allowed.  What the last close() of a written file says is lost: vd_file_close_check() first. */
+/* Drops a reference, NULL allowed.  For a written file call vd_file_finish() first. */
 void vd_file_unref(struct vd_file *);
 
 const char *vd_file_name(const struct vd_file *);
@@ -64,13 +63,18 @@ int vd_file_write(struct vd_file *, const void *buffer, size_t length, uint64_t 
 /* Makes the range read as zeros: a hole where the host can, else zeros written.  The length of the file never shrinks;
  * grows to the end of the range. */
 int vd_file_zero(struct vd_file *, uint64_t position, uint64_t length, struct vd_error *);
-/* Hint: space from position on will be written soon and in order.  Never fails, never changes the length. */
+/* Hint: this range will be written soon, in order: takes its space in one step, which makes ext4 write into it nearly
+ * twice as fast.  What is reserved past the end of the file is given back by vd_file_finish(), what is reserved inside
+ * and not written reads as zeros.  For one thread.  Never fails, never changes the length. */
 void vd_file_reserve(struct vd_file *, uint64_t position, uint64_t length);
 /* Allocates space for real (preallocation=falloc); grows the file.  ENOSPC and the like are errors. */
 int vd_file_allocate(struct vd_file *, uint64_t position, uint64_t length, struct vd_error *);
 int vd_file_truncate(struct vd_file *, uint64_t size, struct vd_error *);
 /* fdatasync.  After a failure no later sync of this file succeeds. */
 int vd_file_sync(struct vd_file *, struct vd_error *);
+
+/* Nothing more will be written: gives space reserved past the end back and returns write errors that only close() would tell. */
+int vd_file_finish(struct vd_file *, struct vd_error *);
 
 /* Is the byte at position data or hole, and up to where?  *end > position; at most the end of the file.  Devices and
  * memory are all data.  position must lie inside the file. */
