@@ -53,7 +53,14 @@ int vd_opts_parse(const struct vd_opt *, int argc, const char **argv, void *args
 /* Parses "key=value,key=value" (",," is a literal comma; a bare key sets a flag) into the struct. */
 int vd_opts_parse_list(const struct vd_opt *, const char *list, void *args, struct vd_error *);
 
-/* Sets one option by its long name. */
+/* Calls set() for each entry of such a list; value is NULL for a bare key. */
+int vd_opts_each(const char *list, int (*set)(void *context, const char *name, const char *value, struct vd_error *),
+                 void *context, struct vd_error *);
+
+/* The entry of this long name, '-' and '_' being the same; NULL when there is none. */
+const struct vd_opt *vd_opts_find(const struct vd_opt *, const char *name);
+
+/* Sets one option by its long name; a NULL value is for flags and optional values. */
 int vd_opts_set(const struct vd_opt *, const char *name, const char *value, void *args, struct vd_error *);
 
 /* Frees what parsing allocated inside args (texts and lists), not args itself. */
@@ -64,8 +71,15 @@ int vd_texts_add(struct vd_texts *, const char *text);         /* copies; 0 or -
 /* "  -f, --format FORMAT    help" lines, aligned and wrapped to width columns. */
 void vd_opts_help(const struct vd_opt *, unsigned width, FILE *);
 
-/* One option a line for completion scripts: "-f\t--format\tformat\thelp" (letter may be empty; third column: what
- * completes, or choices joined by blanks after '='). */
+/* The same for create options: "  cluster_size=SIZE    help". */
+void vd_opts_help_keys(const struct vd_opt *, unsigned width, FILE *);
+
+/* The candidate (of a NULL-terminated list) that is most like word; NULL when none is near. */
+const char *vd_nearest(const char *word, const char *const *candidates);
+
+/* One option a line for completion scripts: "-f\t--format\tformat\thelp".  Letter may be empty.  Third column: empty
+ * (takes no value), what completes, "value", or choices joined by blanks after '='; before it '?' when the value may be
+ * left out. */
 void vd_opts_list(const struct vd_opt *, FILE *);
 
 #endif

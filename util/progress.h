@@ -27,6 +27,7 @@ enum vd_progress_style vd_progress_style(const char *word, FILE *);
 void vd_progress_start(struct vd_progress *, enum vd_progress_style, FILE *);
 /* done of total bytes; now: print one line at once whatever the style (SIGUSR1). */
 void vd_progress_step(struct vd_progress *, uint64_t done, uint64_t total, bool now);
-void vd_progress_end(struct vd_progress *, bool success);
+/* Leaves the line of the bar. */
+void vd_progress_end(struct vd_progress *);
 
 #endif

@@ -3,7 +3,7 @@
  *
  * A report is a tree of named values.  Drivers and commands add values; nobody formats JSON or columns by hand.
  * Keys are JSON names ("virtual-size"); labels are what people read ("virtual size").  A NULL label hides the value
- * from text, a NULL key hides it from JSON.  Text values are escaped by the printers: add them as found.
+ * from text, a NULL key hides it from JSON, an empty label prints the value on a line of its own.  Text values are escaped by the printers: add them as found.
  */
 #ifndef VD_UTIL_REPORT_H
 #define VD_UTIL_REPORT_H
@@ -17,6 +17,8 @@ struct vd_report;
 /* A new empty object.  Memory failures are remembered inside and returned by vd_report_failed(), so that adding needs
  * no checks.  NULL is accepted everywhere below and does nothing. */
 struct vd_report *vd_report_new(void);
+/* The same for a list: several objects without a parent; text puts an empty line between them. */
+struct vd_report *vd_report_new_list(void);
 void vd_report_free(struct vd_report *);
 bool vd_report_failed(const struct vd_report *);
 
@@ -43,6 +45,10 @@ void vd_report_item_text(struct vd_report *list, const char *value);
  * "label: value" as qemu-img does.  Both return 0, or -EIO when the stream failed, -ENOMEM. */
 int vd_report_print_text(const struct vd_report *, bool align, FILE *);
 int vd_report_print_json(const struct vd_report *, FILE *);
+
+/* A JSON list too long to be held: an object per line as qemu-img map has it.  *count starts with 0; a NULL entry ends
+ * the list. */
+int vd_report_print_json_entry(const struct vd_report *entry, uint64_t *count, FILE *);
 
 /* The value at a dotted path of keys ("format-specific.data.compat", lists by number) as text on a line: strings bare,
  * numbers decimal, objects and lists as JSON.  Returns 0, or -ENOENT when there is no such value. */

@@ -14,6 +14,9 @@ char *vd_printable(char *buffer, size_t room, const char *text, size_t length);
 /* The same on the heap; NULL when memory is short. */
 char *vd_printable_dup(const char *text, size_t length);
 
+/* As vd_printable_dup, but ASCII control characters stay, for printers that escape them on their own (JSON). */
+char *vd_utf8_dup(const char *text, size_t length);
+
 /* printf into new memory; NULL when memory is short. */
 char *vd_asprintf(const char *format, ...) VD_PRINTF(1, 2);
 
