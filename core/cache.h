@@ -16,7 +16,8 @@
 
 struct vd_cache;
 
-/* Pages of page_bytes lie at origin + n * page_bytes of the file.  At most max_pages (>= 4) clean pages are kept; dirty
+/* Pages of page_bytes lie at origin + n * page_bytes of the file; they are read and written whole, so a page must not
+ * reach into space that is not the table's.  At most max_pages (>= 4) clean pages are kept; dirty
  * ones are written when they would exceed the bound, lowest position first, unless pin_dirty (in-place changes, where
  * the driver decides about the order of writes): then only vd_cache_flush() writes.  Takes a reference to the file. */
 struct vd_cache *vd_cache_new(struct vd_file *, uint64_t origin, size_t page_bytes, size_t max_pages, bool pin_dirty);

@@ -35,6 +35,7 @@ struct vd_image {
 
         bool writable;                  /* place() may be called */
         bool is_new;                    /* created by us, not published yet: no barriers */
+        bool identity;                  /* guest offsets are file positions: raw, fixed disks */
         bool is_packed;                 /* info: "compressed"; may contain packed units */
         bool is_dirty;                  /* info: "dirty-flag": was not closed cleanly */
         struct vd_output *output;       /* new images: where further files are added */
@@ -46,7 +47,13 @@ struct vd_image {
                 char *format;           /* recorded format name, or NULL: probe */
         } parent_ref;
         struct vd_image *parent;        /* NULL: none, or references were not to be opened */
+        struct vd_image *child;         /* whose parent this is; NULL for the image that the user named */
         unsigned depth;                 /* 0: the image that the user named */
+
+        struct vd_file **members;       /* further files, for vd_image_uses() and locks */
+        size_t member_count;
+        enum vd_lock lock;              /* as it was opened, for further files */
+        bool lock_warn, no_references;
 
         char **warnings;                /* worth telling the user; printed by cmd/ */
         size_t warning_count;
@@ -89,8 +96,11 @@ int vd_image_open_member(struct vd_image *, const char *name, struct vd_file **,
 int vd_image_map(struct vd_image *, uint64_t offset, uint64_t max, unsigned max_depth, struct vd_extent *,
                  struct vd_error *);
 
-/* Has a parent that was not opened: then UNALLOCATED does not mean zeros. */
+/* Somewhere in the chain is a parent that was not opened: then UNALLOCATED does not mean zeros. */
 bool vd_image_lacks_parent(const struct vd_image *);
+
+/* The bytes of a mapped extent: zeros for ZERO and UNALLOCATED (the caller has asked vd_image_lacks_parent()). */
+int vd_extent_read(const struct vd_extent *, void *buffer, struct vd_codec_context *, struct vd_error *);
 
 /* Bytes of the disk, through the whole chain.  Fails rather than invent: truncated files, missing parents. */
 int vd_image_read(struct vd_image *, void *buffer, size_t length, uint64_t offset, struct vd_codec_context *,

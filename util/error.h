@@ -36,7 +36,7 @@ struct vd_error {
 int vd_fail(struct vd_error *, int code, const char *format, ...) VD_PRINTF(3, 4);
 int vd_vfail(struct vd_error *, int code, const char *format, va_list) VD_PRINTF(3, 0);
 
-/* Puts "prefix: " before the text.  Returns err->code. */
+/* Puts "prefix: " before the text, unless it begins with that already.  Returns err->code. */
 int vd_error_prefix(struct vd_error *, const char *format, ...) VD_PRINTF(2, 3);
 
 /* A stable word for a code, as JSON shows it: "corrupt", "no-space", "locked", ...; never NULL. */

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT
+/* image.c: opening an image and its chain of parents, creating one, closing. */
+#include "image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/cleanup.h"
+#include "util/text.h"
+
+static const struct vd_policy default_policy;
+
+static const char *shown(const char *path, char buffer[512])
+{
+        return vd_printable(buffer, 512, path, strlen(path));
+}
+
+/* Puts the image's path before a message that a driver wrote. */
+static int in_image(const struct vd_image *img, struct vd_error *err)
+{
+        char buffer[512];
+
+        return vd_error_prefix(err, "%s", shown(img->path, buffer));
+}
+
+void vd_image_warn(struct vd_image *img, const char *format, ...)
+{
+        char **warnings = realloc(img->warnings, (img->warning_count + 1) * sizeof(*warnings));
+        char text[1024];
+        va_list args;
+
+        if (!warnings)
+                return;
+        img->warnings = warnings;
+        va_start(args, format);
+        vsnprintf(text, sizeof(text), format, args);
+        va_end(args);
+        warnings[img->warning_count] = strdup(text);
+        if (warnings[img->warning_count])
+                img->warning_count++;
+}
+
+int vd_image_add_parent_name(struct vd_image *img, const char *name, const char *origin, struct vd_error *err)
+{
+        size_t n = img->parent_ref.count;
+
+        for (size_t i = 0; i < n; i++)
+                if (!strcmp(img->parent_ref.names[i].name, name))
+                        return 0;
+        if (n == VD_PARENT_NAMES)
+                return 0;
+        img->parent_ref.names[n].name = strdup(name);
+        if (!img->parent_ref.names[n].name)
+                return vd_fail(err, -ENOMEM, "name of the parent");
+        img->parent_ref.names[n].origin = origin;
+        img->parent_ref.count++;
+        return 0;
+}
+
+/* Locks as the image was asked to be; a conflict is a warning where the caller only looks. */
+static int lock_file(struct vd_image *img, struct vd_file *file, struct vd_error *err)
+{
+        int fd = vd_file_fd(file), r;
+
+        if (fd < 0 || img->lock == VD_LOCK_NONE)
+                return 0;
+        r = vd_lock_take(fd, vd_file_name(file), img->lock, err);
+        if (r == VD_ELOCKED && img->lock_warn) {
+                struct vd_error ignored = VD_ERROR_INIT;
+
+                vd_image_warn(img, "%s; what is shown may be changing", err->text);
+                *err = (struct vd_error)VD_ERROR_INIT;
+                vd_lock_take(fd, vd_file_name(file), VD_LOCK_SHARE, &ignored);
+                return 0;
+        }
+        return r;
+}
+
+int vd_image_open_member(struct vd_image *img, const char *name, struct vd_file **out, struct vd_error *err)
+{
+        VD_AUTOFREE char *path = NULL;
+        struct vd_file **members, *file;
+        char buffer[512];
+        int r;
+
+        if (img->no_references)
+                return vd_fail(err, VD_EPOLICY, "'%s' is not opened here", shown(name, buffer));
+        r = vd_policy_resolve(img->policy, VD_REFERENCE_MEMBER, img->path, name, &path, err);
+        if (r)
+                return r;
+        members = realloc(img->members, (img->member_count + 1) * sizeof(*members));
+        if (!members)
+                return vd_fail(err, -ENOMEM, "%s", shown(name, buffer));
+        img->members = members;
+        r = vd_file_open(&file, path, img->writable ? VD_FILE_WRITE : VD_FILE_READ, err);
+        if (r)
+                return r;
+        r = lock_file(img, file, err);
+        if (r) {
+                vd_file_unref(file);
+                return r;
+        }
+        members[img->member_count++] = vd_file_ref(file);
+        *out = file;
+        return 0;
+}
+
+static int open_at(struct vd_image **, const char *path, const struct vd_open *, struct vd_image *child,
+                   struct vd_error *);
+
+static int check_loop(const struct vd_image *img, struct vd_error *err)
+{
+        struct stat st;
+
+        for (const struct vd_image *c = img->child; c; c = c->child) {
+                char buffer[512];
+                int fd = vd_file_fd(c->file);
+
+                if (fd >= 0 && fstat(fd, &st) == 0 && vd_file_is(img->file, &st))
+                        return vd_fail(err, VD_EPARENT, "the chain of parents comes back to %s",
+                                       shown(c->path, buffer));
+        }
+        return 0;
+}
+
+/* Tries one name.  0, or why not. */
+static int try_parent(struct vd_image *img, const char *name, bool resolve, const struct vd_open *how,
+                      struct vd_error *err)
+{
+        VD_AUTOFREE char *path = NULL;
+        struct vd_open parent_how = {
+                .format = img->parent_ref.format, .policy = img->policy,
+                .lock = how->lock == VD_LOCK_WRITE ? VD_LOCK_READ : how->lock, .lock_warn = how->lock_warn,
+        };
+        int r;
+
+        if (resolve)
+                r = vd_policy_resolve(img->policy, VD_REFERENCE_PARENT, img->path, name, &path, err);
+        else
+                r = (path = strdup(name)) ? 0 : vd_fail(err, -ENOMEM, "name of the parent");
+        if (!r)
+                r = open_at(&img->parent, path, &parent_how, img, err);
+        if (r)
+                return r;
+        if (img->format->accept_parent)
+                r = img->format->accept_parent(img, img->parent, err);
+        if (r) {
+                vd_image_close(img->parent);
+                img->parent = NULL;
+        }
+        return r;
+}
+
+static int open_parent(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
+{
+        unsigned max_depth = img->policy->max_depth ? img->policy->max_depth : VD_MAX_DEPTH;
+        struct vd_error first = VD_ERROR_INIT;
+        char tried[512] = "";
+        size_t at = 0;
+
+        if (img->depth + 1 >= max_depth)
+                return vd_fail(err, VD_EPARENT, "the chain of parents is longer than %u images", max_depth);
+        if (how->parent_path)
+                return try_parent(img, how->parent_path, false, how, err);
+        for (size_t i = 0; i < img->parent_ref.count; i++) {
+                const struct vd_parent_name *n = &img->parent_ref.names[i];
+                struct vd_error why = VD_ERROR_INIT;
+                char buffer[512];
+                int r = try_parent(img, n->name, true, how, &why);
+
+                if (!r)
+                        return 0;
+                if (r != -ENOENT && !first.code)
+                        first = why;
+                if (at < sizeof(tried))
+                        at += (size_t)snprintf(tried + at, sizeof(tried) - at, "%s'%s' (%s)", i ? ", " : "",
+                                               shown(n->name, buffer), n->origin);
+        }
+        if (first.code) {
+                *err = first;
+                return vd_error_prefix(err, "parent image");
+        }
+        return vd_fail(err, VD_EPARENT, "the parent image is missing: tried %s; name it with --parent", tried);
+}
+
+/* A parent whose format nobody recorded could be a guest's forgery: it may not lead to further files. */
+static int check_probed(const struct vd_image *img, bool probed, struct vd_error *err)
+{
+        if (!probed || !img->child || img->policy->references == VD_REFERENCES_ANY ||
+            (!img->parent_ref.count && !img->member_count))
+                return 0;
+        return vd_fail(err, VD_EPOLICY, "its format was not recorded in %s but guessed, and a guessed image may not "
+                       "name further files; --references=any allows it", vd_file_name(img->child->file));
+}
+
+static struct vd_image *new_image(const char *path, struct vd_error *err)
+{
+        struct vd_image *img = calloc(1, sizeof(*img));
+
+        if (img)
+                img->path = strdup(path);
+        if (!img || !img->path) {
+                free(img);
+                vd_fail(err, -ENOMEM, "%s", path);
+                return NULL;
+        }
+        img->policy = &default_policy;
+        img->write_unit = 1;
+        return img;
+}
+
+static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
+{
+        struct vd_file *window;
+        int r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
+
+        if (r)
+                return r;
+        r = check_loop(img, err);
+        if (!r)
+                r = lock_file(img, img->file, err);
+        if (r || (!how->window_offset && !how->window_size))
+                return r;
+        r = vd_file_window(&window, img->file, how->window_offset, how->window_size ? how->window_size : UINT64_MAX,
+                           err);
+        if (!r && how->window_size &&
+            (how->window_offset > vd_file_size(img->file) ||
+             how->window_size > vd_file_size(img->file) - how->window_offset) && !how->write) {
+                vd_file_unref(window);
+                r = vd_fail(err, VD_EUSAGE, "a window of %" PRIu64 " bytes at %" PRIu64
+                            " does not fit a file of %" PRIu64 " bytes", how->window_size, how->window_offset,
+                            vd_file_size(img->file));
+        }
+        if (r)
+                return r;
+        vd_file_unref(img->file);
+        img->file = window;
+        return 0;
+}
+
+static int choose_format(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
+{
+        if (!how->format)
+                return vd_format_by_content(img->file, &img->format, err);
+        img->format = vd_format_by_name(how->format);
+        if (!img->format) {
+                char buffer[512];
+
+                return vd_fail(err, VD_EFORMAT, "unknown format '%s'", shown(how->format, buffer));
+        }
+        return 0;
+}
+
+static int open_at(struct vd_image **out, const char *path, const struct vd_open *how, struct vd_image *child,
+                   struct vd_error *err)
+{
+        struct vd_image *img = new_image(path, err);
+        int r;
+
+        if (!img)
+                return -ENOMEM;
+        img->child = child;
+        img->depth = child ? child->depth + 1 : 0;
+        if (how->policy)
+                img->policy = how->policy;
+        img->lock = how->lock;
+        img->lock_warn = how->lock_warn;
+        img->writable = how->write;
+        img->no_references = how->no_references;
+
+        r = open_file(img, how, err);
+        if (!r)
+                r = choose_format(img, how, err);
+        if (!r) {
+                r = img->format->open(img, err);
+                if (r)
+                        img->format = NULL;     /* open() cleaned up: nothing to close */
+        } else {
+                img->format = NULL;
+        }
+        if (!r)
+                r = check_probed(img, !how->format, err);
+        if (!r && how->snapshot) {
+                if (img->format->select)
+                        r = img->format->select(img, how->snapshot, err);
+                else
+                        r = vd_fail(err, VD_EUNSUPPORTED, "%s images have no snapshots", img->format->name);
+        }
+        if (!r && img->parent_ref.count && !how->no_parent && !how->no_references)
+                r = open_parent(img, how, err);
+        else if (!r && how->parent_path && !img->parent_ref.count)
+                r = vd_fail(err, VD_EUSAGE, "has no parent, but --parent names one");
+        if (r) {
+                in_image(img, err);
+                vd_image_close(img);
+                return r;
+        }
+        *out = img;
+        return 0;
+}
+
+int vd_image_open(struct vd_image **out, const char *path, const struct vd_open *how, struct vd_error *err)
+{
+        return open_at(out, path, how, NULL, err);
+}
+
+void vd_image_close(struct vd_image *img)
+{
+        while (img) {
+                struct vd_image *parent = img->parent;
+
+                if (img->format && img->format->close)
+                        img->format->close(img);
+                for (size_t i = 0; i < img->member_count; i++)
+                        vd_file_unref(img->members[i]);
+                for (size_t i = 0; i < img->parent_ref.count; i++)
+                        free(img->parent_ref.names[i].name);
+                for (size_t i = 0; i < img->warning_count; i++)
+                        free(img->warnings[i]);
+                free(img->parent_ref.format);
+                free(img->members);
+                free(img->warnings);
+                vd_file_unref(img->file);
+                free(img->path);
+                free(img);
+                img = parent;
+        }
+}
+
+int vd_image_create(struct vd_image **out, const struct vd_format *format, struct vd_output *output,
+                    const struct vd_create *create, struct vd_error *err)
+{
+        struct vd_image *img = new_image(vd_output_path(output), err);
+        int r;
+
+        if (!img)
+                return -ENOMEM;
+        img->file = vd_file_ref(vd_output_file(output));
+        img->output = output;
+        img->is_new = true;
+        img->writable = true;
+        img->format = format;
+        r = format->create ? format->create(img, create, err)
+                           : vd_fail(err, VD_EUNSUPPORTED, "%s images can be read but not created", format->name);
+        if (r) {
+                img->format = NULL;
+                in_image(img, err);
+                vd_image_close(img);
+                return r;
+        }
+        *out = img;
+        return 0;
+}
+
+bool vd_image_lacks_parent(const struct vd_image *img)
+{
+        for (; img; img = img->parent)
+                if (img->parent_ref.count && !img->parent)
+                        return true;
+        return false;
+}
+
+bool vd_image_uses(const struct vd_image *img, const struct stat *st)
+{
+        for (; img; img = img->parent) {
+                if (vd_file_is(img->file, st))
+                        return true;
+                for (size_t i = 0; i < img->member_count; i++)
+                        if (vd_file_is(img->members[i], st))
+                                return true;
+        }
+        return false;
+}
+
+int vd_image_check_unchanged(const struct vd_image *img, struct vd_error *err)
+{
+        int r = 0;
+
+        for (; img && !r; img = img->parent) {
+                r = vd_file_check_unchanged(img->file, err);
+                for (size_t i = 0; i < img->member_count && !r; i++)
+                        r = vd_file_check_unchanged(img->members[i], err);
+        }
+        return r;
+}
