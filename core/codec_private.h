@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+/* codec_private.h: what stands in codec.c's table: one record per (de)compressor. */
+#ifndef VD_CORE_CODEC_PRIVATE_H
+#define VD_CORE_CODEC_PRIVATE_H
+
+#include "codec.h"
+
+struct vd_codec_methods {
+        const char *name;
+        /* State that is kept from unit to unit; made when the codec is first used.  NULL when memory is short. */
+        void *(*new_state)(void);
+        void (*free_state)(void *state);
+        /* As vd_unpack() and vd_pack() without context.  pack: NULL when nothing of ours writes this codec. */
+        int (*unpack)(void *state, const void *packed, size_t packed_bytes, void *unpacked, size_t unpacked_bytes,
+                      struct vd_error *);
+        int (*pack)(void *state, const struct vd_pack_settings *, const void *plain, size_t plain_bytes, void *packed,
+                    size_t room, size_t *packed_bytes, struct vd_error *);
+};
+
+extern const struct vd_codec_methods vd_codec_deflate, vd_codec_zlib, vd_codec_zstd, vd_codec_bzip2, vd_codec_xz;
+
+/* The faults that all of them report in the same words. */
+int vd_codec_ends_early(const struct vd_codec_methods *, size_t got, size_t expected, struct vd_error *);
+int vd_codec_gives_more(const struct vd_codec_methods *, size_t expected, struct vd_error *);
+int vd_codec_broken(const struct vd_codec_methods *, size_t got, size_t expected, struct vd_error *);
+int vd_codec_no_memory(const struct vd_codec_methods *, struct vd_error *);
+
+#endif
