@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-# make               build ./vdtool                     make check        unit tests and bats
-# make deps          install the Debian packages        make check-asan   the same under ASan and UBSan
-# make demo          a real VHD becomes a qcow2         make bench        ratios against qemu-img and the floor
-# make install       PREFIX=/usr/local DESTDIR=         make clean
+# make               build ./vdtool                     make check        unit tests and bats (TESTS="map info": only these)
+# make deps          install the Debian packages        make check-asan   the same under ASan and UBSan (check-tsan: TSan)
+# make demo          a real VHD becomes a qcow2         make bench        ratios against qemu-img and cp (BENCH_DIR=, BENCH_MIB=)
+# make install       PREFIX=/usr/local DESTDIR=         make lint         shellcheck on every script
+# make uninstall     the same                           make clean
 # knobs: V=1 shows command lines, WERROR=1 makes warnings errors, D=asan|tsan sanitizes, NO_ISAL=1 leaves a library out
 
 PREFIX  ?= /usr/local
@@ -16,16 +17,25 @@ VERSION := 0.1.0
 
 LIBS     := popt jansson zlib libdeflate libzstd liblzma
 OPTIONAL := $(if $(NO_ISAL),,libisal)
-FOUND    := $(foreach lib,$(OPTIONAL),$(shell pkg-config --exists $(lib) && echo $(lib)))
+
+# Debian packages; those of OPTIONAL_PACKAGES do not exist on every architecture.
+BUILD_PACKAGES    := gcc clang make pkg-config libc6-dev libpopt-dev libjansson-dev zlib1g-dev libdeflate-dev libzstd-dev \
+                     liblzma-dev libbz2-dev libarchive-dev
+TEST_PACKAGES     := bats qemu-utils 7zip libvhdi-utils libvmdk-utils libqcow-utils xz-utils bzip2 e2fsprogs jq openssl \
+                     procps man-db shellcheck strace valgrind
+OPTIONAL_PACKAGES := libisal-dev
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 comma    := ,
 SANITIZE := $(if $(filter asan,$(D)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)$(if $(filter tsan,$(D)),-fsanitize=thread)
 
-VD_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -pthread $(WARNINGS) $(SANITIZE) \
-             -DVD_VERSION='"$(VERSION)"' $(foreach lib,$(FOUND),-DHAVE_$(subst LIB,,$(shell echo $(lib) | tr a-z A-Z))) \
-             $(shell pkg-config --cflags $(LIBS) $(FOUND))
-VD_LIBS   := $(shell pkg-config --libs $(LIBS) $(FOUND)) -lbz2 -pthread
+# pkg-config is asked at the first use, once: "make deps check" installs it before.
+once      = $(eval $(1) := $(2))$($(1))
+FOUND     = $(call once,FOUND,$(foreach lib,$(OPTIONAL),$(shell pkg-config --exists $(lib) && echo $(lib))))
+VD_CFLAGS = $(call once,VD_CFLAGS,-std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -pthread $(WARNINGS) $(SANITIZE) \
+            -DVD_VERSION='"$(VERSION)"' $(foreach lib,$(FOUND),-DHAVE_$(subst LIB,,$(shell echo $(lib) | tr a-z A-Z))) \
+            $(shell pkg-config --cflags $(LIBS) $(FOUND)))
+VD_LIBS   = $(call once,VD_LIBS,$(shell pkg-config --libs $(LIBS) $(FOUND)) -lbz2 -pthread)
 
 LIBRARY_SOURCES := $(wildcard util/*.c core/*.c formats/*.c formats/shared/*.c)
 SOURCES         := $(LIBRARY_SOURCES) $(wildcard cmd/*.c)
@@ -48,7 +58,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(Q)$(CC) $(VD_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Objects depend on the flags they were made with.
-$(BUILD)/flags: FORCE
+$(BUILD)/flags: FORCE | $(filter deps,$(MAKECMDGOALS))
 	@mkdir -p $(@D)
 	@echo '$(CC) $(VD_CFLAGS) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(VD_CFLAGS) $(CFLAGS)' >$@
 
@@ -59,10 +69,44 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIBRARY_OBJECTS)
 
 units: $(UNITS)
 
+# --- for people -------------------------------------------------------------------------------------------------------
+
+deps:
+	$(Q)tests/deps.sh $(BUILD_PACKAGES) $(TEST_PACKAGES) -- $(OPTIONAL_PACKAGES)
+
+demo: all
+	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/demo.sh
+
+check: all units
+	$(Q)VDTOOL=$(abspath $(PROGRAM)) UNITS="$(abspath $(UNITS))" tests/run.sh $(TESTS)
+
+check-asan check-tsan: check-%:
+	$(Q)$(MAKE) --no-print-directory check D=$*
+
+bench: all
+	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/bench.sh
+
+lint:
+	$(Q)shellcheck .ci/run tests/*.sh tests/images/make.sh completions/vdtool.bash
+	$(Q)shellcheck --shell=bats tests/helpers.bash tests/*.bats
+
+SHARE := $(DESTDIR)$(PREFIX)/share
+
+install: all
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/vdtool
+	install -D -m 644 vdtool.1 $(SHARE)/man/man1/vdtool.1
+	install -D -m 644 completions/vdtool.bash $(SHARE)/bash-completion/completions/vdtool
+	install -D -m 644 completions/vdtool.zsh $(SHARE)/zsh/site-functions/_vdtool
+	install -D -m 644 completions/vdtool.fish $(SHARE)/fish/vendor_completions.d/vdtool.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/vdtool $(SHARE)/man/man1/vdtool.1 $(SHARE)/bash-completion/completions/vdtool \
+	      $(SHARE)/zsh/site-functions/_vdtool $(SHARE)/fish/vendor_completions.d/vdtool.fish
+
 clean:
 	rm -rf build build-* vdtool
 
 FORCE:
-.PHONY: all units clean FORCE
+.PHONY: all units deps demo check check-asan check-tsan bench lint install uninstall clean FORCE
 
 -include $(OBJECTS:.o=.d) $(UNITS:=.d)
