@@ -87,8 +87,8 @@ bench: all
 	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/bench.sh
 
 lint:
-	$(Q)shellcheck .ci/run tests/*.sh tests/images/make.sh completions/vdtool.bash
-	$(Q)shellcheck --shell=bats tests/helpers.bash tests/*.bats
+	$(Q)shellcheck -S warning -x .ci/run tests/*.sh tests/images/make.sh completions/vdtool.bash
+	$(Q)shellcheck -S warning --shell=bats tests/helpers.bash tests/*.bats
 
 SHARE := $(DESTDIR)$(PREFIX)/share
 
