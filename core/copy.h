@@ -13,7 +13,7 @@
 #include "image.h"
 
 struct vd_copy_options {
-        unsigned threads;               /* 0: as many as processors; 1: everything inline */
+        unsigned threads;               /* 0: as many as pay for this job; 1: everything inline */
         uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
         bool compress;                  /* pack units that are not packed already */
         bool target_is_zero;            /* an old target is known to read as zeros */

@@ -169,7 +169,8 @@ static int host_zero(struct vd_file *f, uint64_t position, uint64_t length, stru
                                 return r;
                 }
         }
-        return end > size ? host_truncate(f, end, err) : 0;
+        /* Other threads may be writing further on: a byte written can only make the file longer, ftruncate could cut. */
+        return end > size ? host_write(f, "", 1, end - 1, err) : 0;
 }
 
 static void host_reserve(struct vd_file *f, uint64_t position, uint64_t length)

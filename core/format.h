@@ -43,7 +43,8 @@ enum {
 };
 
 /* A guest range that somebody wants to write.  start and end are multiples of image->write_unit, or the end of the
- * disk; PACKED requests are exactly one image->pack.unit long. */
+ * disk; a PACKED request is one image->pack.unit (cut off at the end of the disk, where the unit is packed with zeros
+ * behind the disk's bytes). */
 struct vd_request {
         uint64_t start, length;
         enum vd_kind kind;              /* VD_DATA, VD_ZERO, VD_PACKED; VD_UNALLOCATED: drop what the image has */

@@ -7,9 +7,13 @@
 #ifndef VD_CORE_IDENTITY_H
 #define VD_CORE_IDENTITY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "util/error.h"
+
+/* Is SOURCE_DATE_EPOCH in force? */
+bool vd_identity_is_fixed(void);
 
 /* Seconds since 1970. */
 int64_t vd_identity_time(void);
