@@ -207,8 +207,9 @@ static int pack_isal(struct deflate_tools *tools, const struct vd_codec_methods 
 }
 #endif
 
-static int pack_libdeflate(struct deflate_tools *tools, const struct vd_codec_methods *codec, int level, const void *plain,
-                           size_t plain_bytes, void *packed, size_t room, size_t *packed_bytes, struct vd_error *err)
+static int pack_libdeflate(struct deflate_tools *tools, const struct vd_codec_methods *codec, int level,
+                           const void *plain, size_t plain_bytes, void *packed, size_t room, size_t *packed_bytes,
+                           struct vd_error *err)
 {
         if (tools->packer && tools->packer_level != level) {
                 libdeflate_free_compressor(tools->packer);
@@ -270,9 +271,9 @@ static int pack_zlib(struct deflate_tools *tools, const struct vd_codec_methods 
         return 0;
 }
 
-static int pack(struct deflate_tools *tools, const struct vd_codec_methods *codec, const struct vd_pack_settings *settings,
-                const void *plain, size_t plain_bytes, void *packed, size_t room, size_t *packed_bytes,
-                struct vd_error *err)
+static int pack(struct deflate_tools *tools, const struct vd_codec_methods *codec,
+                const struct vd_pack_settings *settings, const void *plain, size_t plain_bytes, void *packed,
+                size_t room, size_t *packed_bytes, struct vd_error *err)
 {
         int level = settings->level ? settings->level : DEFLATE_DEFAULT_LEVEL;
         unsigned window_bits = settings->window_bits ? settings->window_bits : DEFLATE_FULL_WINDOW;

@@ -71,7 +71,7 @@ int vd_copy_place(void *job, void *chunk, unsigned worker, struct vd_error *);
 int vd_copy_store(void *job, void *chunk, unsigned worker, struct vd_error *);
 int vd_copy_publish(void *job, void *chunk, unsigned worker, struct vd_error *);
 
-/* array: address of a pointer to items.  Makes room for one item more.  -ENOMEM or 0. */
+/* Makes room for one item more in an array that grows.  -ENOMEM or 0. */
 int vd_copy_grow(void *array, size_t count, size_t *room, size_t item_bytes, struct vd_error *);
 
 #endif

@@ -65,11 +65,10 @@ int vd_copy_grow(void *array, size_t count, size_t *room, size_t item_bytes, str
 
         if (count < *room)
                 return 0;
-        memcpy(&grown, array, sizeof(grown));
-        grown = realloc(grown, more * item_bytes);
+        grown = realloc(*(void **)array, more * item_bytes);
         if (!grown)
                 return vd_fail(err, -ENOMEM, "%zu extents", more);
-        memcpy(array, &grown, sizeof(grown));
+        *(void **)array = grown;
         *room = more;
         return 0;
 }
@@ -165,13 +164,13 @@ int vd_copy_plan(void *context, void *slot, unsigned worker, struct vd_error *er
                         return cut_data(job, c, err);
                 }
                 job->cursor = stop;
+                if (ext.kind == VD_ZERO)
+                        job->stats.zero_bytes += stop - c->start;
                 if (ext.kind == VD_ZERO && job->write_zeros) {
                         c->length = stop - c->start;
                         c->all_zero = true;
                         return 0;
                 }
-                if (ext.kind == VD_ZERO)
-                        job->stats.zero_bytes += stop - c->start;
         }
         return 1;
 }
@@ -252,7 +251,7 @@ static uint64_t mix(uint64_t a, uint64_t b)
         return a ^ (a >> 31);
 }
 
-/* Of the chunk's 4 KiB blocks; zeros and holes count alike, and chunks may be summed up in any order. */
+/* Independent of how chunks are cut: by 4 KiB blocks of guest data, zero blocks left out, in any order. */
 static uint64_t digest(const struct chunk *c)
 {
         uint64_t sum = 0;

@@ -21,7 +21,7 @@ enum vd_severity {
 
 struct vd_finding {
         enum vd_severity severity;
-        const char *code;               /* stable: "vhd-footer-checksum"; static storage; documented in docs/findings.md */
+        const char *code;               /* stable: "vhd-footer-checksum"; static; documented in docs/findings.md */
         uint64_t position, length;      /* in the file; VD_NOWHERE, 0 */
         uint64_t guest, guest_length;   /* guest range concerned; VD_NOWHERE, 0 */
         bool repairable;

@@ -73,7 +73,7 @@ struct vd_create {
 };
 
 struct vd_snapshot {
-        const char *id, *name;          /* as stored, untrusted; valid until the next call for this image */
+        const char *id, *name;          /* as stored, untrusted */
         uint64_t size, vm_state_bytes;
         int64_t date_seconds;
         uint32_t date_nanoseconds;

@@ -15,10 +15,11 @@
 /* Is SOURCE_DATE_EPOCH in force? */
 bool vd_identity_is_fixed(void);
 
-/* Seconds since 1970. */
+/* Seconds since 1970; the clock's when SOURCE_DATE_EPOCH is malformed. */
 int64_t vd_identity_time(void);
 
-/* A random (version 4) UUID, or one computed from SOURCE_DATE_EPOCH, seed and purpose ("vhd unique id"). */
+/* A random (version 4) UUID, or one computed from SOURCE_DATE_EPOCH, seed and purpose ("vhd unique id").  VD_EUSAGE when
+ * SOURCE_DATE_EPOCH is not a decimal number. */
 int vd_identity_uuid(uint8_t uuid[16], const char *purpose, uint64_t seed, struct vd_error *);
 
 #endif

@@ -167,7 +167,8 @@ static void unpack_xz(void)
                         break;
                 }
         }
-        OK("xz: a stream that wants 4 GiB of memory is refused", unpack(VD_CODEC_XZ, position, UNIT) == VD_EUNSUPPORTED);
+        OK("xz: a stream that wants 4 GiB of memory is refused",
+           unpack(VD_CODEC_XZ, position, UNIT) == VD_EUNSUPPORTED);
 }
 
 /* Is the stream complete, and do all its matches reach back at most 1 << bits? zlib checks the distances when the
