@@ -50,6 +50,13 @@ static void take_in(uint64_t *state, uint64_t value)
         *state = splitmix64(state);
 }
 
+bool vd_identity_is_fixed(void)
+{
+        int64_t seconds;
+
+        return source_date_epoch(&seconds) != 0;
+}
+
 int64_t vd_identity_time(void)
 {
         int64_t seconds;

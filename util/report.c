@@ -13,7 +13,7 @@
 #include "size.h"
 #include "text.h"
 
-enum kind { OBJECT, LIST, TEXT, COUNT, SIGNED, FLAG, BYTES, OFFSET };
+enum kind { OBJECT, LIST, TABLE, TEXT, COUNT, SIGNED, FLAG, BYTES, OFFSET };
 
 struct vd_report {
         enum kind kind;
@@ -160,6 +160,11 @@ struct vd_report *vd_report_list(struct vd_report *parent, const char *key, cons
         return add(parent, LIST, key, label);
 }
 
+struct vd_report *vd_report_table(struct vd_report *parent, const char *key, const char *label)
+{
+        return add(parent, TABLE, key, label);
+}
+
 /* Members of lists have no names of their own: empty ones show them in both forms. */
 struct vd_report *vd_report_item(struct vd_report *list)
 {
@@ -175,7 +180,7 @@ void vd_report_item_text(struct vd_report *list, const char *value)
 
 static bool is_scalar(const struct vd_report *r)
 {
-        return r->kind != OBJECT && r->kind != LIST;
+        return r->kind > TABLE;
 }
 
 static int print_value(const struct vd_report *r, FILE *stream)
@@ -207,6 +212,7 @@ static int print_value(const struct vd_report *r, FILE *stream)
                 break;
         case OBJECT:
         case LIST:
+        case TABLE:
                 break;
         }
         return 0;
@@ -245,12 +251,94 @@ static int print_items(const struct vd_report *list, bool align, unsigned indent
         return ret;
 }
 
+static size_t columns_of(const char *text)
+{
+        size_t n = 0;
+
+        for (; *text; text++)
+                n += ((unsigned char)*text & 0xc0) != 0x80;
+        return n;
+}
+
+static char *cell_text(const struct vd_report *r)
+{
+        size_t length;
+        char *text = NULL;
+        FILE *memory = open_memstream(&text, &length);
+
+        if (!memory)
+                return NULL;
+        if (print_value(r, memory) | fclose(memory)) {
+                free(text);
+                return NULL;
+        }
+        return text;
+}
+
+/* One row, or with values false the labels; last one unpadded.  Without a stream it only widens the widths. */
+static int print_row(const struct vd_report *row, bool values, size_t *widths, unsigned indent, FILE *stream)
+{
+        const struct vd_report *r;
+        size_t column = 0, gap = indent;
+
+        for (r = row->first; r; r = r->next) {
+                VD_AUTOFREE char *text = NULL;
+                size_t width;
+                bool right = r->kind != TEXT && r->kind != FLAG;
+
+                if (!r->label)
+                        continue;
+                text = values ? cell_text(r) : strdup(r->label);
+                if (!text)
+                        return -ENOMEM;
+                width = columns_of(text);
+                if (!stream) {
+                        if (width > widths[column])
+                                widths[column] = width;
+                } else {
+                        size_t pad = widths[column] > width ? widths[column] - width : 0;
+
+                        fprintf(stream, "%*s%s", (int)(gap + (right ? pad : 0)), "", text);
+                        gap = 2 + (right ? 0 : pad);
+                }
+                column++;
+        }
+        if (stream)
+                fputc('\n', stream);
+        return 0;
+}
+
+static int print_table(const struct vd_report *table, unsigned indent, FILE *stream)
+{
+        const struct vd_report *r;
+        VD_AUTOFREE size_t *widths = NULL;
+        size_t columns = 0;
+        int ret;
+
+        if (!table->first)
+                return 0;
+        for (r = table->first->first; r; r = r->next)
+                columns += r->label != NULL;
+        widths = calloc(columns + 1, sizeof *widths);
+        if (!widths)
+                return -ENOMEM;
+        ret = print_row(table->first, false, widths, indent, NULL);
+        for (r = table->first; r && !ret; r = r->next)
+                ret = print_row(r, true, widths, indent, NULL);
+        if (!ret)
+                ret = print_row(table->first, false, widths, indent, stream);
+        for (r = table->first; r && !ret; r = r->next)
+                ret = print_row(r, true, widths, indent, stream);
+        return ret;
+}
+
+/* Would print_children() print anything? */
 static bool has_text(const struct vd_report *parent)
 {
         const struct vd_report *r;
 
         for (r = parent->first; r; r = r->next)
-                if (r->label)
+                if (r->label && (is_scalar(r) || has_text(r)))
                         return true;
         return false;
 }
@@ -265,12 +353,21 @@ static int print_children(const struct vd_report *parent, bool align, unsigned i
         for (r = parent->first; r && !ret; r = r->next) {
                 if (!r->label || (!is_scalar(r) && !has_text(r)))
                         continue;
+                if (!is_scalar(r) && !*r->label) {
+                        ret = r->kind == LIST ? print_items(r, align, indent, stream) :
+                              r->kind == TABLE ? print_table(r, indent, stream) :
+                                                 print_children(r, align, indent, skip_first_indent, stream);
+                        skip_first_indent = false;
+                        width = 0;
+                        continue;
+                }
                 fprintf(stream, "%*s", skip_first_indent ? 0 : (int)indent, "");
                 skip_first_indent = false;
                 if (!is_scalar(r)) {
                         fprintf(stream, "%s:\n", r->label);
                         ret = r->kind == LIST ? print_items(r, align, indent + 4, stream) :
-                                                print_children(r, align, indent + 4, false, stream);
+                              r->kind == TABLE ? print_table(r, indent + 4, stream) :
+                                                 print_children(r, align, indent + 4, false, stream);
                         width = 0;
                         continue;
                 }
@@ -339,6 +436,7 @@ static json_t *to_json(const struct vd_report *r)
                 return json_number(r->number);
         case OBJECT:
         case LIST:
+        case TABLE:
                 break;
         }
         tree = r->kind == OBJECT ? json_object() : json_array();

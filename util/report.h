@@ -3,7 +3,8 @@
  *
  * A report is a tree of named values.  Drivers and commands add values; nobody formats JSON or columns by hand.
  * Keys are JSON names ("virtual-size"); labels are what people read ("virtual size").  A NULL label hides the value
- * from text, a NULL key hides it from JSON, an empty label prints the value on a line of its own.  Text values are escaped by the printers: add them as found.
+ * from text, a NULL key hides it from JSON, an empty label shows the value, or what a section holds, without a
+ * heading.  Text values are escaped by the printers: add them as found.
  */
 #ifndef VD_UTIL_REPORT_H
 #define VD_UTIL_REPORT_H
@@ -36,8 +37,10 @@ void vd_report_offset(struct vd_report *, const char *key, const char *label, ui
 /* A nested object (text: label on a line of its own, contents indented by four) or list.  Owned by the parent. */
 struct vd_report *vd_report_section(struct vd_report *, const char *key, const char *label);
 struct vd_report *vd_report_list(struct vd_report *, const char *key, const char *label);
-/* An object at the end of a list; text prints its values after "- ". */
+/* An object at the end of a list or table; list text prints its values after "- ". */
 struct vd_report *vd_report_item(struct vd_report *list);
+/* A list of objects with the same labels; text shows it as columns under those labels, numbers to the right. */
+struct vd_report *vd_report_table(struct vd_report *, const char *key, const char *label);
 /* A bare string at the end of a list. */
 void vd_report_item_text(struct vd_report *list, const char *value);
 
