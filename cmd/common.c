@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+/* common.c: what commands share. */
+#include "cmd/common.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "util/cleanup.h"
+#include "util/text.h"
+
+const char *const vd_reference_words[] = { "default", "any", "below", "none", NULL };
+const char *const vd_output_words[] = { "human", "json", NULL };
+const char *const vd_progress_words[] = { "auto", "bar", "plain", "json", "none", NULL };
+const char *const vd_cache_words[] = { "none", "writeback", "writethrough", "directsync", "unsafe", NULL };
+
+static void print_message(const struct vd_session *session, const char *kind, const char *format, va_list arguments)
+{
+        VD_AUTOFREE char *text = NULL, *shown = NULL;
+
+        if (session->quiet || vasprintf(&text, format, arguments) < 0)
+                return;
+        shown = vd_printable_dup(text, strlen(text));
+        if (shown)
+                fprintf(stderr, "vdtool: %s: %s\n", kind, shown);
+}
+
+void vd_session_warn(const struct vd_session *session, const char *format, ...)
+{
+        va_list arguments;
+
+        va_start(arguments, format);
+        print_message(session, "warning", format, arguments);
+        va_end(arguments);
+}
+
+void vd_session_note(const struct vd_session *session, const char *format, ...)
+{
+        va_list arguments;
+
+        va_start(arguments, format);
+        print_message(session, "note", format, arguments);
+        va_end(arguments);
+}
+
+static enum vd_references references_of(const char *word)
+{
+        static const enum vd_references values[] = {
+                VD_REFERENCES_DEFAULT, VD_REFERENCES_ANY, VD_REFERENCES_BELOW, VD_REFERENCES_NONE,
+        };
+        size_t i;
+
+        for (i = 0; word && vd_reference_words[i]; i++)
+                if (!strcmp(word, vd_reference_words[i]))
+                        return values[i];
+        return VD_REFERENCES_DEFAULT;
+}
+
+const struct vd_policy *vd_source_policy(struct vd_source *source)
+{
+        source->policy.references = references_of(source->references);
+        return &source->policy;
+}
+
+int vd_source_open(struct vd_session *session, struct vd_source *source, const char *path, struct vd_open how,
+                   struct vd_image **out, struct vd_error *err)
+{
+        const struct vd_image *image;
+        int ret;
+        size_t i;
+
+        if (!how.format)
+                how.format = source->format;
+        how.policy = vd_source_policy(source);
+        if (source->no_lock)
+                how.lock = VD_LOCK_NONE;
+        else if (source->force_share)
+                how.lock = VD_LOCK_SHARE;
+        ret = vd_image_open(out, path, &how, err);
+        if (ret == VD_ELOCKED && how.lock == VD_LOCK_READ) {
+                struct vd_error found = *err;
+
+                return vd_fail(err, ret, "%s; -U reads it nevertheless", found.text);
+        }
+        if (ret)
+                return ret;
+        for (image = *out; image; image = image->parent)
+                for (i = 0; i < image->warning_count; i++)
+                        vd_session_warn(session, "%s: %s", image->path, image->warnings[i]);
+        return 0;
+}
+
+int vd_session_start_progress(struct vd_session *session, const char *word, struct vd_error *err)
+{
+        enum vd_progress_style style = VD_PROGRESS_NONE;
+        const char *const *known;
+
+        for (known = vd_progress_words; word && *known && strcmp(word, *known); known++)
+                ;
+        if (word && !*known)
+                return vd_fail(err, VD_EUSAGE, "option --progress: \"%s\" is not auto, bar, plain, json or none", word);
+        if (word && !session->quiet)
+                style = vd_progress_style(word, stderr);
+        vd_progress_start(&session->progress, style, stderr);
+        return 0;
+}
+
+void vd_session_progress(void *context, uint64_t done, uint64_t total)
+{
+        struct vd_session *session = context;
+        bool asked = session->signals->progress;
+
+        session->signals->progress = 0;
+        vd_progress_step(&session->progress, done, total, asked);
+}
+
+void vd_session_end_progress(struct vd_session *session)
+{
+        vd_progress_end(&session->progress);
+}
+
+int vd_session_check_stop(const struct vd_session *session, struct vd_error *err)
+{
+        int number = session->signals->stop;
+
+        return number ? vd_fail(err, VD_ESTOPPED, "stopped by signal %d (%s)", number, strsignal(number)) : 0;
+}
+
+bool vd_output_is_json(const char *word)
+{
+        return word && !strcmp(word, "json");
+}
+
+int vd_print_report(const struct vd_report *report, const char *output, struct vd_error *err)
+{
+        int ret = vd_output_is_json(output) ? vd_report_print_json(report, stdout) :
+                                              vd_report_print_text(report, isatty(STDOUT_FILENO), stdout);
+
+        return ret ? vd_fail(err, ret, "standard output") : 0;
+}
+
+int vd_check_operands(const struct vd_session *session, const struct vd_texts *operands, size_t least, size_t most,
+                      struct vd_error *err)
+{
+        const struct vd_command *command = session->command;
+
+        if (operands->count < least)
+                return vd_fail(err, VD_EUSAGE, "%s needs %s, found %zu operand%s", command->name, command->operands,
+                               operands->count, operands->count == 1 ? "" : "s");
+        if (operands->count > most)
+                return vd_fail(err, VD_EUSAGE, "%s takes %s, found also \"%s\"", command->name,
+                               *command->operands ? command->operands : "no operands", operands->items[most]);
+        return 0;
+}
+
+unsigned vd_terminal_columns(FILE *stream)
+{
+        struct winsize size;
+
+        return ioctl(fileno(stream), TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
+}
+
+bool vd_use_colour(FILE *stream)
+{
+        const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+        return isatty(fileno(stream)) && !(no && *no) && !(term && !strcmp(term, "dumb"));
+}
