@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: MIT
+/* convert.c: copy disks into a new image, or into an existing one (-n). */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/new_image.h"
+#include "core/copy.h"
+#include "util/checked.h"
+#include "util/cleanup.h"
+#include "util/text.h"
+
+enum { SPARSE_MAX = 16 * 1024 * 1024, THREADS_MAX = 64 };
+
+struct convert_args {
+        struct vd_source source;
+        struct vd_new_args target;
+        const char *parent, *snapshot, *progress, *cache, *source_cache;
+        uint64_t offset, size, target_offset, target_size, sparse_size, threads;
+        bool compress, no_create, target_is_zero, quiet, verbose, ignored;
+};
+
+static const struct convert_args convert_defaults = { .sparse_size = 4096 };
+
+#define FIELD(field) .offset = offsetof(struct convert_args, field)
+
+static const struct vd_opt convert_opts[] = {
+        { .letter = 'f', .type = VD_OPT_TEXT, .name = "format", FIELD(source.format), .argument = "FORMAT",
+          .completes = "format", .help = "format of the sources; without it the content tells" },
+        { .type = VD_OPT_TEXT, .name = "source-format", .hidden = true, FIELD(source.format) },
+        { .letter = 'O', .type = VD_OPT_TEXT, .name = "target-format", FIELD(target.format), .argument = "FORMAT",
+          .completes = "format", .help = "format of the new image; without it the extension of its name tells" },
+        VD_NEW_OPTIONS(convert_args, target),
+        { .letter = 'c', .type = VD_OPT_FLAG, .name = "compress", FIELD(compress),
+          .help = "store the data compressed" },
+        { .letter = 'B', .type = VD_OPT_TEXT, .name = "backing", FIELD(target.backing_file), .argument = "FILE",
+          .completes = "file", .help = "parent of the new image; what the source has from it is left out" },
+        { .letter = 'b', .type = VD_OPT_TEXT, .name = "backing-file", .hidden = true, FIELD(target.backing_file) },
+        { .letter = 'F', .type = VD_OPT_TEXT, .name = "backing-format", FIELD(target.backing_format),
+          .argument = "FORMAT", .completes = "format", .help = "format of that parent; without it the content tells" },
+        { .type = VD_OPT_TEXT, .name = "parent", FIELD(parent), .argument = "FILE", .completes = "file",
+          .help = "use this file as the source's parent, instead of the one it names" },
+        { .letter = 'l', .type = VD_OPT_TEXT, .name = "snapshot", FIELD(snapshot), .argument = "SNAPSHOT",
+          .help = "convert this internal snapshot (its id or name) of the source" },
+        { .type = VD_OPT_SIZE, .name = "offset", FIELD(offset), .argument = "BYTES",
+          .help = "where in the source file the image begins" },
+        { .type = VD_OPT_SIZE, .name = "size", FIELD(size), .argument = "BYTES",
+          .help = "how much of the source file the image is" },
+        { .letter = 'n', .type = VD_OPT_FLAG, .name = "no-create", FIELD(no_create),
+          .help = "write into an existing image or block device" },
+        { .type = VD_OPT_SIZE, .name = "target-offset", FIELD(target_offset), .argument = "BYTES",
+          .help = "with -n: where in the target file to write" },
+        { .type = VD_OPT_SIZE, .name = "target-size", FIELD(target_size), .argument = "BYTES",
+          .help = "with -n: how much of the target file may be written" },
+        { .type = VD_OPT_FLAG, .name = "target-is-zero", FIELD(target_is_zero),
+          .help = "with -n: the target reads as zeros, so that zeros need not be written" },
+        { .letter = 'S', .type = VD_OPT_SIZE, .name = "sparse-size", FIELD(sparse_size), .argument = "SIZE",
+          .help = "shortest run of zeros that becomes a hole (4k); 0: write all zeros" },
+        { .letter = 'm', .type = VD_OPT_COUNT, .name = "parallel", FIELD(threads), .argument = "N",
+          .help = "number of threads; 0: as many as are useful" },
+        VD_COMMON_PROGRESS(convert_args, progress),
+        VD_COMMON_QUIET(convert_args, quiet),
+        { .letter = 'v', .type = VD_OPT_FLAG, .name = "verbose", FIELD(verbose),
+          .help = "print afterwards what was copied, and how" },
+        VD_COMMON_REFERENCES(convert_args, source.references),
+        VD_COMMON_FORCE_SHARE(convert_args, source.force_share),
+        VD_COMMON_NO_LOCK(convert_args, source.no_lock),
+        { .letter = 't', .type = VD_OPT_CHOICE, .name = "cache", FIELD(cache), .choices = vd_cache_words,
+          .argument = "MODE", .help = "as qemu-img's: any mode but unsafe, which is the default, means --fsync" },
+        { .type = VD_OPT_CHOICE, .name = "target-cache", .hidden = true, FIELD(cache), .choices = vd_cache_words },
+        VD_COMMON_SOURCE_CACHE(convert_args, source_cache),
+        { .letter = 'W', .type = VD_OPT_FLAG, .name = "oob-writes", FIELD(ignored),
+          .help = "accepted for qemu-img's sake, has no effect" },
+        { .letter = 'C', .type = VD_OPT_FLAG, .name = "copy-range-offloading", .hidden = true, FIELD(ignored) },
+        { .type = VD_OPT_END },
+};
+
+/* One run: what is open, closed in one place. */
+struct conversion {
+        struct convert_args *args;
+        struct vd_session *session;
+        const char *target_path;
+        struct vd_image **inputs;               /* as opened; owned by source once that is set */
+        size_t input_count;
+        struct vd_image *source;                /* the only input, or all of them joined */
+        struct vd_new_image new;
+        struct vd_source existing_source;       /* -n */
+        struct vd_image *existing;
+};
+
+static int conflict(struct vd_error *err, const char *one, const char *other)
+{
+        return vd_fail(err, VD_EUSAGE, "%s and %s exclude each other", one, other);
+}
+
+static int needs_no_create(struct vd_error *err, const char *option)
+{
+        return vd_fail(err, VD_EUSAGE, "%s works with -n (--no-create) only", option);
+}
+
+/* Contradictions that can be seen without opening anything. */
+static int check_args(const struct convert_args *args, size_t sources, struct vd_error *err)
+{
+        const struct vd_new_args *t = &args->target;
+
+        if (args->sparse_size % 512 || args->sparse_size > SPARSE_MAX)
+                return vd_fail(err, VD_EUSAGE, "option --sparse-size: %" PRIu64 " is not a multiple of 512 up to %d",
+                               args->sparse_size, (int)SPARSE_MAX);
+        if (args->threads > THREADS_MAX)
+                return vd_fail(err, VD_EUSAGE, "option --parallel: %" PRIu64 " is more than %d", args->threads,
+                               (int)THREADS_MAX);
+        if (args->no_create) {
+                if (t->options.count || t->type)
+                        return conflict(err, "-n", t->type ? "--type" : "-o");
+                if (t->backing_file)
+                        return conflict(err, "-n", "-B");
+                if (t->force)
+                        return conflict(err, "-n", "--force");
+        } else {
+                if (args->target_is_zero)
+                        return needs_no_create(err, "--target-is-zero");
+                if (args->target_offset || args->target_size)
+                        return needs_no_create(err, args->target_offset ? "--target-offset" : "--target-size");
+        }
+        if (sources > 1) {
+                if (t->backing_file)
+                        return conflict(err, "several sources", "-B");
+                if (args->snapshot)
+                        return conflict(err, "several sources", "--snapshot");
+                if (args->parent)
+                        return conflict(err, "several sources", "--parent");
+        }
+        return 0;
+}
+
+static int take_snapshot_key(void *context, const char *name, const char *value, struct vd_error *err)
+{
+        const char **wanted = context;
+        bool is_id = !strcmp(name, "snapshot.id");
+
+        if (!value || (!is_id && strcmp(name, "snapshot.name")))
+                return vd_fail(err, VD_EUSAGE, "option --snapshot: \"%s\" is neither snapshot.id= nor snapshot.name=",
+                               name);
+        if (is_id || !*wanted) {
+                free((char *)*wanted);
+                *wanted = strdup(value);
+                if (!*wanted)
+                        return vd_fail(err, -ENOMEM, "option --snapshot");
+        }
+        return 0;
+}
+
+/* "snapshot.id=1,snapshot.name=x" is qemu-img's long form; everything else is an id or a name as it stands. */
+static int read_snapshot(struct convert_args *args, struct vd_error *err)
+{
+        const char *wanted = NULL;
+        int ret;
+
+        if (!args->snapshot || strncmp(args->snapshot, "snapshot.", 9))
+                return 0;
+        ret = vd_opts_each(args->snapshot, take_snapshot_key, &wanted, err);
+        if (!ret) {
+                const char *old = args->snapshot;
+
+                args->snapshot = wanted;
+                wanted = old;
+        }
+        free((char *)wanted);
+        return ret;
+}
+
+static int open_sources(struct conversion *c, char *const *paths, size_t count, struct vd_error *err)
+{
+        struct vd_open how = {
+                .lock = VD_LOCK_READ, .parent_path = c->args->parent, .snapshot = c->args->snapshot,
+                .window_offset = c->args->offset, .window_size = c->args->size,
+        };
+        int ret = 0;
+        size_t i;
+
+        c->inputs = calloc(count, sizeof(struct vd_image *));
+        if (!c->inputs)
+                return vd_fail(err, -ENOMEM, "sources");
+        for (i = 0; i < count && !ret; i++) {
+                ret = vd_source_open(c->session, &c->args->source, paths[i], how, &c->inputs[i], err);
+                if (!ret)
+                        c->input_count++;
+        }
+        return ret;
+}
+
+/* From here on the inputs belong to the source. */
+static int join_sources(struct conversion *c, struct vd_error *err)
+{
+        VD_AUTOFREE struct vd_image **parts = NULL;
+        int ret;
+
+        if (c->input_count == 1) {
+                c->source = c->inputs[0];
+                return 0;
+        }
+        parts = calloc(c->input_count, sizeof(struct vd_image *));
+        if (!parts)
+                return vd_fail(err, -ENOMEM, "sources");
+        memcpy(parts, c->inputs, c->input_count * sizeof(struct vd_image *));
+        ret = vd_image_join(&c->source, parts, c->input_count, err);
+        if (ret)
+                c->input_count = 0;
+        return ret;
+}
+
+/* The image of the source's chain that is the new image's parent too: what comes from there need not be copied. */
+static const struct vd_image *find_common_parent(const struct conversion *c)
+{
+        const struct vd_image *backing = c->new.backing, *link;
+        struct stat st;
+        int fd = backing ? vd_file_fd(backing->file) : -1;
+
+        if (fd < 0 || fstat(fd, &st))
+                return NULL;
+        for (link = c->source->parent; link; link = link->parent)
+                if (vd_file_is(link->file, &st) && link->format == backing->format)
+                        return link;
+        vd_session_note(c->session, "%s is not in the chain of %s: all of the disk is copied", backing->path,
+                        c->source->path);
+        return NULL;
+}
+
+static int copy(struct conversion *c, struct vd_image *target, const struct vd_image *skip,
+                struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_copy_options options = {
+                .threads = (unsigned)c->args->threads, .sparse_bytes = c->args->sparse_size,
+                .compress = c->args->compress, .target_is_zero = c->args->target_is_zero, .skip = skip,
+                .progress = vd_session_progress, .context = c->session, .stop = &c->session->signals->stop,
+        };
+        int ret = vd_session_start_progress(c->session, c->args->progress, err);
+
+        if (ret)
+                return ret;
+        ret = vd_copy(c->source, target, &options, stats, err);
+        vd_session_end_progress(c->session);
+        return ret;
+}
+
+static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_new_image *new = &c->new;
+        const struct vd_image *skip = NULL;
+        uint64_t size = c->source->size;
+        int ret = 0;
+
+        if (new->backing_file) {
+                ret = vd_new_image_open_backing(new, c->session, &c->args->source, c->target_path, err);
+                if (!ret)
+                        ret = vd_check_not_input(c->target_path, &new->backing, 1, err);
+                if (!ret)
+                        skip = find_common_parent(c);
+        }
+        if (ret)
+                return ret;
+        if (new->has_size && new->size < size)
+                return vd_fail(err, VD_EUSAGE, "the source has %" PRIu64 " bytes, more than -o size=%" PRIu64, size,
+                               new->size);
+        if (new->has_size)
+                size = new->size;
+        ret = vd_new_image_create(new, c->target_path, size, err);
+        if (!ret)
+                ret = copy(c, new->image, skip, stats, err);
+        return ret ? ret : vd_new_image_publish(new, c->inputs, c->input_count, err);
+}
+
+static int open_existing(struct conversion *c, struct vd_error *err)
+{
+        const struct convert_args *args = c->args;
+        struct vd_open how = {
+                .format = args->target.format, .write = true, .lock = VD_LOCK_WRITE,
+                .window_offset = args->target_offset, .window_size = args->target_size,
+        };
+        int ret;
+
+        /* A window is a piece of a plain disk, whatever happens to stand there now. */
+        if (!how.format && (how.window_offset || how.window_size))
+                how.format = "raw";
+        c->existing_source = (struct vd_source){ .references = args->source.references,
+                                                 .no_lock = args->source.no_lock };
+        ret = vd_source_open(c->session, &c->existing_source, c->target_path, how, &c->existing, err);
+        if (!ret && !how.format)
+                vd_session_note(c->session, "%s: format not given with -O: found %s", c->target_path,
+                                c->existing->format->name);
+        return ret;
+}
+
+static int convert_to_existing(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_writer *writer;
+        size_t i;
+        int ret = open_existing(c, err);
+
+        if (ret)
+                return ret;
+        if (c->existing->size < c->source->size)
+                return vd_fail(err, VD_EUSAGE, "%s: its disk of %" PRIu64 " bytes is smaller than the source of %" PRIu64,
+                               c->target_path, c->existing->size, c->source->size);
+        ret = copy(c, c->existing, NULL, stats, err);
+        if (ret)
+                return ret;
+        writer = vd_writer_new(c->existing);
+        ret = writer ? vd_writer_finish(writer, err) : vd_fail(err, -ENOMEM, "finishing the image");
+        vd_writer_free(writer);
+        for (i = 0; i < c->input_count && !ret; i++)
+                ret = vd_image_check_unchanged(c->inputs[i], err);
+        return ret;
+}
+
+static int print_stats(const struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_report *r = vd_report_new();
+        int ret;
+
+        vd_report_bytes(r, NULL, "data written", stats->data_bytes);
+        vd_report_bytes(r, NULL, "left as holes", stats->zero_bytes);
+        vd_report_count(r, NULL, "units compressed", stats->packed_units);
+        vd_report_count(r, NULL, "units copied as they are", stats->verbatim_units);
+        vd_report_bytes(r, NULL, "memory for buffers", stats->memory_bytes);
+        vd_report_count(r, NULL, "threads", stats->threads);
+        ret = vd_print_report(r, NULL, err);
+        vd_report_free(r);
+        return ret;
+}
+
+static int convert(struct conversion *c, const struct vd_texts *operands, struct vd_error *err)
+{
+        struct vd_copy_stats stats = { 0 };
+        size_t sources = operands->count - 1;
+        int ret = check_args(c->args, sources, err);
+
+        if (!ret)
+                ret = read_snapshot(c->args, err);
+        if (!ret)
+                ret = open_sources(c, operands->items, sources, err);
+        if (!ret)
+                ret = vd_check_not_input(c->target_path, c->inputs, c->input_count, err);
+        if (!ret)
+                ret = join_sources(c, err);
+        if (!ret)
+                ret = c->args->no_create ? convert_to_existing(c, &stats, err) : convert_to_new(c, &stats, err);
+        if (!ret && c->args->verbose && !c->session->quiet)
+                ret = print_stats(&stats, err);
+        return ret;
+}
+
+static void close_all(struct conversion *c)
+{
+        size_t i;
+
+        vd_new_image_free(&c->new);
+        vd_image_close(c->existing);
+        if (c->source)
+                vd_image_close(c->source);
+        for (i = 0; i < c->input_count && !c->source; i++)
+                vd_image_close(c->inputs[i]);
+        free(c->inputs);
+}
+
+static int convert_run(void *arguments, const struct vd_texts *operands, struct vd_session *session,
+                       struct vd_error *err)
+{
+        struct convert_args *args = arguments;
+        struct conversion c = { .args = args, .session = session };
+        const char *target = operands->count ? operands->items[operands->count - 1] : NULL;
+        int ret = 0;
+
+        session->quiet = args->quiet;
+        if (args->cache && strcmp(args->cache, "unsafe"))
+                args->target.fsync = true;
+        c.target_path = target;
+        /* "-o help" needs a format, but no files. */
+        if (!args->target.options.count || operands->count > 1)
+                ret = vd_check_operands(session, operands, 2, SIZE_MAX, err);
+        if (!ret && !args->no_create)
+                ret = vd_new_image_init(&c.new, target, &args->target, err);
+        if (!ret && c.new.wants_help)
+                vd_new_image_print_options(&c.new, stdout);
+        else if (!ret)
+                ret = vd_check_operands(session, operands, 2, SIZE_MAX, err);
+        if (!ret && !c.new.wants_help)
+                ret = convert(&c, operands, err);
+        close_all(&c);
+        return ret;
+}
+
+const struct vd_command vd_cmd_convert = {
+        .name = "convert", .operands = "SOURCE... TARGET", .summary = "copy a disk into an image of any format",
+        .completes = "file",
+        .examples = "  vdtool convert disk.vhd disk.qcow2\n"
+                    "  vdtool convert -p --type fixed disk.qcow2 disk.vhd\n"
+                    "  vdtool convert -c -o compression_type=zstd disk.raw small.qcow2\n"
+                    "  vdtool convert -O raw -n disk.qcow2 /dev/sdx\n",
+        .opts = convert_opts, .args_size = sizeof(struct convert_args), .defaults = &convert_defaults,
+        .run = convert_run,
+};

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/* new_image.c: the new image of create and convert. */
+#include "cmd/new_image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/cleanup.h"
+#include "util/text.h"
+
+/* What qemu-img takes as create options although it is no matter of the format. */
+struct general_options {
+        uint64_t size;
+        const char *backing_file, *backing_format;
+};
+
+static const struct vd_opt general_opts[] = {
+        { .type = VD_OPT_SIZE, .name = "size", .offset = offsetof(struct general_options, size) },
+        { .type = VD_OPT_TEXT, .name = "backing_file", .offset = offsetof(struct general_options, backing_file) },
+        { .type = VD_OPT_TEXT, .name = "backing_fmt", .offset = offsetof(struct general_options, backing_format) },
+        { .type = VD_OPT_END },
+};
+
+/* The extensions that say which format is meant, for a message. */
+static void list_extensions(char *text, size_t room)
+{
+        const struct vd_format *const *f;
+        const char *const *e;
+        size_t used = 0;
+
+        text[0] = '\0';
+        for (f = vd_formats; *f; f++)
+                for (e = (*f)->create ? (*f)->extensions : NULL; e && *e && used < room; e++)
+                        used += (size_t)snprintf(text + used, room - used, "%s.%s", used ? " " : "", *e);
+}
+
+static int choose_format(struct vd_new_image *new, const char *path, const char *name, struct vd_error *err)
+{
+        char known[512];
+
+        if (name) {
+                new->format = vd_format_by_name(name);
+                if (!new->format)
+                        return vd_fail(err, VD_EUSAGE, "unknown format \"%s\" (vdtool formats lists them)", name);
+        } else {
+                new->format = path ? vd_format_by_extension(path) : NULL;
+                if (!new->format) {
+                        list_extensions(known, sizeof known);
+                        return vd_fail(err, VD_EUSAGE, "%s: the extension names no format; known are %s; or use -O",
+                                       path ? path : "", known);
+                }
+        }
+        if (!new->format->create)
+                return vd_fail(err, VD_EUNSUPPORTED, "%s images can be read but not created", new->format->name);
+        return 0;
+}
+
+struct option_context {
+        struct vd_new_image *new_image;
+        struct general_options *general;
+};
+
+static int set_option(void *context, const char *name, const char *value, struct vd_error *err)
+{
+        struct option_context *c = context;
+        const struct vd_format *format = c->new_image->format;
+
+        if (!strcmp(name, "help") || !strcmp(name, "?")) {
+                c->new_image->wants_help = true;
+                return 0;
+        }
+        if (vd_opts_find(general_opts, name)) {
+                if (vd_opts_find(general_opts, name)->type == VD_OPT_SIZE)
+                        c->new_image->has_size = true;
+                return vd_opts_set(general_opts, name, value, c->general, err);
+        }
+        return vd_opts_set(format->create_opts, name, value, c->new_image->params, err);
+}
+
+static int read_options(struct vd_new_image *new, const struct vd_new_args *args, struct general_options *general,
+                        struct vd_error *err)
+{
+        struct option_context context = { new, general };
+        const struct vd_format *format = new->format;
+        int ret = 0;
+        size_t i;
+
+        new->params = calloc(1, format->params_size ? format->params_size : 1);
+        if (!new->params)
+                return vd_fail(err, -ENOMEM, "create options");
+        for (i = 0; i < args->options.count && !ret; i++)
+                ret = vd_opts_each(args->options.items[i], set_option, &context, err);
+        if (!ret && args->type) {
+                if (!vd_opts_find(format->create_opts, "subformat"))
+                        return vd_fail(err, VD_EUSAGE, "there are no types of %s images, found --type %s",
+                                       format->name, args->type);
+                ret = vd_opts_set(format->create_opts, "subformat", args->type, new->params, err);
+        }
+        return ret == VD_EUSAGE ? vd_error_prefix(err, "%s", format->name) : ret;
+}
+
+static char *copy_text(const char *first, const char *second)
+{
+        return first ? strdup(first) : second ? strdup(second) : NULL;
+}
+
+int vd_new_image_init(struct vd_new_image *new, const char *path, const struct vd_new_args *args,
+                   struct vd_error *err)
+{
+        struct general_options general = { 0 };
+        int ret = choose_format(new, path, args->format, err);
+
+        if (ret)
+                return ret;
+        ret = read_options(new, args, &general, err);
+        new->size = general.size;
+        new->backing_file = copy_text(args->backing_file, general.backing_file);
+        new->backing_format = copy_text(args->backing_format, general.backing_format);
+        vd_opts_free(general_opts, &general);
+        new->flags = (args->force ? VD_OUTPUT_REPLACE : 0u) | (args->fsync ? VD_OUTPUT_SYNC : 0u);
+        if (!ret && new->backing_format && !new->backing_file)
+                ret = vd_fail(err, VD_EUSAGE, "a format of the backing file is given, but no backing file");
+        if (!ret && new->backing_file && !(new->format->caps & VD_CAP_BACKING))
+                ret = vd_fail(err, VD_EUNSUPPORTED, "%s images cannot have a backing file", new->format->name);
+        if (!ret && new->backing_format && !vd_format_by_name(new->backing_format))
+                ret = vd_fail(err, VD_EUSAGE, "unknown format \"%s\" of the backing file (vdtool formats lists them)",
+                              new->backing_format);
+        return ret;
+}
+
+void vd_new_image_free(struct vd_new_image *new)
+{
+        vd_image_close(new->image);
+        vd_output_free(new->output);
+        vd_image_close(new->backing);
+        if (new->format && new->params)
+                vd_opts_free(new->format->create_opts, new->params);
+        free(new->params);
+        free(new->backing_file);
+        free(new->backing_format);
+        *new = (struct vd_new_image)VD_NEW_IMAGE_INIT;
+}
+
+void vd_new_image_print_options(const struct vd_new_image *new, FILE *stream)
+{
+        const struct vd_opt *opts = new->format->create_opts;
+
+        fprintf(stream, "Create options of %s (%s):\n", new->format->name, new->format->title);
+        fputs("  size=SIZE  size of the disk\n", stream);
+        if (new->format->caps & VD_CAP_BACKING)
+                fputs("  backing_file=FILE  the parent, as -b\n"
+                      "  backing_fmt=FORMAT  its format, as -F\n", stream);
+        if (opts)
+                vd_opts_help_keys(opts, vd_terminal_columns(stream), stream);
+}
+
+int vd_new_image_open_backing(struct vd_new_image *new, struct vd_session *session, const struct vd_source *source,
+                              const char *path, struct vd_error *err)
+{
+        struct vd_open how = { .format = new->backing_format, .lock = VD_LOCK_READ };
+        VD_AUTOFREE char *resolved = NULL;
+        const struct vd_format *format;
+        const char *name;
+        int ret;
+
+        /* The sources' format is none of the backing file's. */
+        new->backing_source = *source;
+        new->backing_source.format = NULL;
+        ret = vd_policy_resolve(vd_source_policy(&new->backing_source), VD_REFERENCE_PARENT, path, new->backing_file,
+                                &resolved, err);
+        if (!ret)
+                ret = vd_source_open(session, &new->backing_source, resolved, how, &new->backing, err);
+        if (ret == -ENOENT && new->backing_file[0] != '/' && strchr(path, '/'))
+                return vd_fail(err, VD_EPARENT, "there is no backing file \"%s\" in the directory of %s",
+                               new->backing_file, path);
+        if (ret)
+                return vd_error_prefix(err, "backing file");
+        format = new->backing->format;
+        name = format->qemu_name ? format->qemu_name : format->name;
+        if (!new->backing_format)
+                vd_session_note(session, "%s: format not given with -F: found %s, which is recorded", resolved, name);
+        free(new->backing_format);
+        new->backing_format = strdup(name);
+        return new->backing_format ? 0 : vd_fail(err, -ENOMEM, "backing file");
+}
+
+int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, struct vd_error *err)
+{
+        struct vd_create create = {
+                .size = size, .params = new->params, .backing = new->backing,
+                .backing_name = new->backing_file, .backing_format = new->backing_format,
+        };
+        int ret = vd_output_new(&new->output, path, new->flags, err);
+
+        if (ret == -EEXIST) {
+                size_t used = strlen(err->text);
+
+                snprintf(err->text + used, sizeof err->text - used, " (--force replaces it)");
+        }
+        if (ret)
+                return ret;
+        return vd_image_create(&new->image, new->format, new->output, &create, err);
+}
+
+/* Would giving the output its names destroy a file that image reads? */
+static int check_not_replaced(const struct vd_output *output, const struct vd_image *image, struct vd_error *err)
+{
+        size_t i;
+
+        for (; image; image = image->parent) {
+                bool replaced = vd_output_replaces(output, image->file);
+
+                for (i = 0; i < image->member_count; i++)
+                        replaced = replaced || vd_output_replaces(output, image->members[i]);
+                if (replaced)
+                        return vd_fail(err, VD_EUSAGE, "%s: the output would replace this input", image->path);
+        }
+        return 0;
+}
+
+int vd_new_image_publish(struct vd_new_image *new, struct vd_image *const *inputs, size_t count, struct vd_error *err)
+{
+        struct vd_writer *writer = vd_writer_new(new->image);
+        int ret = writer ? vd_writer_finish(writer, err) : vd_fail(err, -ENOMEM, "finishing the image");
+        size_t i;
+
+        vd_writer_free(writer);
+        for (i = 0; i < count && !ret; i++) {
+                ret = vd_image_check_unchanged(inputs[i], err);
+                if (!ret)
+                        ret = check_not_replaced(new->output, inputs[i], err);
+        }
+        if (!ret && new->backing)
+                ret = check_not_replaced(new->output, new->backing, err);
+        if (ret)
+                return ret;
+        vd_image_close(new->image);
+        new->image = NULL;
+        return vd_output_commit(new->output, err);
+}
+
+int vd_check_not_input(const char *path, struct vd_image *const *inputs, size_t count, struct vd_error *err)
+{
+        struct stat st;
+        size_t i;
+
+        if (stat(path, &st))
+                return 0;
+        for (i = 0; i < count; i++)
+                if (vd_image_uses(inputs[i], &st))
+                        return vd_fail(err, VD_EUSAGE, "%s: the output is also an input (%s, or in its chain)", path,
+                                       inputs[i]->path);
+        return 0;
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+/* new_image.h: the new image of create and convert: its format, create options, parent, and how it comes to be. */
+#ifndef VD_CMD_NEW_IMAGE_H
+#define VD_CMD_NEW_IMAGE_H
+
+#include "cmd/common.h"
+#include "core/write.h"
+
+/* What the command line says about a new image. */
+struct vd_new_args {
+        const char *format, *type;
+        const char *backing_file, *backing_format;
+        struct vd_texts options;
+        bool force, fsync;
+};
+
+#define VD_NEW_OPTIONS(args, field) \
+        { .letter = 'o', .type = VD_OPT_LIST, .name = "options", .offset = offsetof(struct args, field.options), \
+          .argument = "KEY=VALUE,...", .help = "create options of the format; \"-o help\" lists them" }, \
+        { .type = VD_OPT_LIST, .name = "target-format-options", .hidden = true, \
+          .offset = offsetof(struct args, field.options) }, \
+        { .type = VD_OPT_TEXT, .name = "type", .offset = offsetof(struct args, field.type), .argument = "TYPE", \
+          .help = "kind of image within the format: fixed, dynamic, ...; the same as -o subformat=TYPE" }, \
+        { .type = VD_OPT_FLAG, .name = "force", .offset = offsetof(struct args, field.force), \
+          .help = "replace an existing file, in one step when the new one is complete" }, \
+        { .type = VD_OPT_FLAG, .name = "fsync", .offset = offsetof(struct args, field.fsync), \
+          .help = "have the new file on disk before it gets its name" }
+
+/* The same, checked. */
+struct vd_new_image {
+        const struct vd_format *format;
+        void *params;                   /* for the format's create() */
+        uint64_t size;
+        bool has_size;                  /* -o size= */
+        bool wants_help;                /* -o help */
+        unsigned flags;                 /* VD_OUTPUT_... */
+        char *backing_file, *backing_format;
+        struct vd_source backing_source;
+        struct vd_image *backing;
+
+        struct vd_output *output;       /* from vd_new_image_create() on */
+        struct vd_image *image;
+};
+
+#define VD_NEW_IMAGE_INIT { 0 }
+
+/* Chooses the format (by its name, else by the path's extension; a NULL path needs the name) and reads the options. */
+int vd_new_image_init(struct vd_new_image *, const char *path, const struct vd_new_args *, struct vd_error *);
+void vd_new_image_free(struct vd_new_image *);
+void vd_new_image_print_options(const struct vd_new_image *, FILE *);
+
+/* Opens the parent that new->backing_file names, as the image at path will find it; notes its format when none was
+ * given. */
+int vd_new_image_open_backing(struct vd_new_image *, struct vd_session *, const struct vd_source *,
+                              const char *path, struct vd_error *);
+
+/* Lays the new image out: new->output and new->image. */
+int vd_new_image_create(struct vd_new_image *, const char *path, uint64_t size, struct vd_error *);
+
+/* Finishes the image and gives it its name.  None of the inputs may be replaced by that. */
+int vd_new_image_publish(struct vd_new_image *, struct vd_image *const *inputs, size_t count, struct vd_error *);
+
+/* VD_EUSAGE when path is a file that one of these images reads. */
+int vd_check_not_input(const char *path, struct vd_image *const *inputs, size_t count, struct vd_error *);
+
+#endif
