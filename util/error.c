@@ -74,10 +74,14 @@ int vd_error_prefix(struct vd_error *err, const char *format, ...)
         char prefix[sizeof(err->text)] = "";
         char text[2 * sizeof(err->text) + 2];
         va_list arguments;
+        size_t length;
 
         va_start(arguments, format);
         vsnprintf(prefix, sizeof(prefix), format, arguments);
         va_end(arguments);
+        length = strlen(prefix);
+        if (!strncmp(err->text, prefix, length) && err->text[length] == ':')
+                return err->code;
         snprintf(text, sizeof(text), "%s: %s", prefix, err->text);
         set_text(err, text);
         return err->code;
