@@ -101,6 +101,9 @@ struct vd_format {
          * are checked against the file here: VD_ECORRUPT names table, index, found and allowed. */
         int (*map)(struct vd_image *, uint64_t offset, uint64_t max, struct vd_extent *, struct vd_error *);
 
+        /* For formats that do not record the parent's name: adds candidates found by looking around.  Called when the
+         * parent is about to be opened and the user named none. */
+        int (*find_parent)(struct vd_image *, struct vd_error *);
         /* Is this open image the parent that the child was made for?  0, or VD_EPARENT naming both ids. */
         int (*accept_parent)(struct vd_image *child, struct vd_image *parent, struct vd_error *);
 

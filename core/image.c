@@ -165,6 +165,12 @@ static int open_parent(struct vd_image *img, const struct vd_open *how, struct v
                 return vd_fail(err, VD_EPARENT, "the chain of parents is longer than %u images", max_depth);
         if (how->parent_path)
                 return try_parent(img, how->parent_path, false, how, err);
+        if (img->format->find_parent) {
+                int r = img->format->find_parent(img, err);
+
+                if (r)
+                        return r;
+        }
         for (size_t i = 0; i < img->parent_ref.count; i++) {
                 const struct vd_parent_name *n = &img->parent_ref.names[i];
                 struct vd_error why = VD_ERROR_INIT;
