@@ -136,10 +136,12 @@ int vd_pipeline_run(const struct vd_stage *stages, size_t stage_count, void **sl
         };
         struct worker *workers = calloc(threads ? threads : 1, sizeof(*workers));
         unsigned started = 0;
+        bool ready;
 
         p.slots = calloc(slot_count, sizeof(*p.slots));
         p.next = calloc(stage_count, sizeof(*p.next));
-        if (!p.slots || !p.next || !workers) {
+        ready = p.slots && p.next && workers;
+        if (!ready) {
                 p.status = vd_fail(&p.error, -ENOMEM, "starting the pipeline");
                 threads = 0;
         }
@@ -152,7 +154,7 @@ int vd_pipeline_run(const struct vd_stage *stages, size_t stage_count, void **sl
                         break;
                 started = n;
         }
-        if (!p.status || started) {
+        if (ready) {
                 workers[0] = (struct worker){ .pipeline = &p };
                 work(&workers[0]);
         }
