@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+/* map_picture.c: a disk as a field of Unicode blocks. */
+#include <stdlib.h>
+
+#include "cmd/map.h"
+#include "util/checked.h"
+#include "util/size.h"
+
+enum { ROWS = 16, LABEL_COLUMNS = 10, COLUMNS_MIN = 10, COLUMNS_MAX = 400, SMALLEST_CELL = 512 };
+
+enum shade { HOLE, ZERO, PARENT, PACKED, DATA, SHADES };
+
+static const struct {
+        const char *glyph, *colour, *meaning;
+} shades[SHADES] = {
+        [HOLE] = { "\u00b7", "\033[90m", "nothing" },
+        [ZERO] = { "\u2591", "\033[90m", "zeros" },
+        [PARENT] = { "\u2592", "\033[34m", "in a parent" },
+        [PACKED] = { "\u2593", "\033[36m", "compressed" },
+        [DATA] = { "\u2588", "\033[32m", "data" },
+};
+
+/* A cell of which less than half is stored data. */
+static const char some_data[] = "\u2584";
+
+struct cell {
+        uint64_t bytes[SHADES];
+};
+
+struct vd_picture {
+        uint64_t start, end, cell_bytes;
+        uint64_t totals[SHADES];
+        size_t columns, count;
+        struct cell cells[];
+};
+
+struct vd_picture *vd_picture_new(uint64_t start, uint64_t end, unsigned terminal_columns)
+{
+        size_t columns = terminal_columns > LABEL_COLUMNS + COLUMNS_MIN ? terminal_columns - LABEL_COLUMNS - 1 :
+                                                                          COLUMNS_MIN;
+        struct vd_picture *p;
+        uint64_t cell_bytes;
+        size_t count;
+
+        columns = vd_min(columns, COLUMNS_MAX);
+        cell_bytes = vd_round_up(vd_max(vd_div_up(end - start, columns * ROWS), 1), SMALLEST_CELL);
+        count = vd_div_up(end - start, cell_bytes);
+        p = calloc(1, sizeof *p + count * sizeof p->cells[0]);
+        if (!p)
+                return NULL;
+        *p = (struct vd_picture){ .start = start, .end = end, .cell_bytes = cell_bytes, .columns = columns,
+                                  .count = count };
+        return p;
+}
+
+void vd_picture_free(struct vd_picture *p)
+{
+        free(p);
+}
+
+static enum shade shade_of(const struct vd_map_entry *e)
+{
+        if (e->data)
+                return e->depth ? PARENT : e->packed ? PACKED : DATA;
+        return e->zero && e->present && !e->has_offset ? ZERO : e->zero ? HOLE : PARENT;
+}
+
+void vd_picture_add(struct vd_picture *p, const struct vd_map_entry *e)
+{
+        enum shade shade = shade_of(e);
+        uint64_t at = vd_max(e->start, p->start), end = vd_min(e->start + e->length, p->end);
+
+        while (at < end) {
+                uint64_t i = (at - p->start) / p->cell_bytes;
+                uint64_t n = vd_min(end, p->start + (i + 1) * p->cell_bytes) - at;
+
+                p->cells[i].bytes[shade] += n;
+                p->totals[shade] += n;
+                at += n;
+        }
+}
+
+/* What is stored shows before what is not, however little it is. */
+static enum shade strongest(const struct cell *cell)
+{
+        enum shade best = HOLE;
+        int s;
+
+        for (s = PARENT; s < SHADES; s++)
+                if (cell->bytes[s] && (best < PARENT || cell->bytes[s] >= cell->bytes[best]))
+                        best = (enum shade)s;
+        return best == HOLE && cell->bytes[ZERO] > cell->bytes[HOLE] ? ZERO : best;
+}
+
+static void print_glyph(enum shade shade, bool some, bool colour, FILE *stream)
+{
+        fprintf(stream, "%s%s%s", colour ? shades[shade].colour : "", some ? some_data : shades[shade].glyph,
+                colour ? "\033[0m" : "");
+}
+
+static void print_legend(const struct vd_picture *p, bool colour, FILE *stream)
+{
+        char size[32];
+        int s;
+
+        for (s = SHADES - 1; s >= 0; s--) {
+                if (!p->totals[s])
+                        continue;
+                print_glyph((enum shade)s, false, colour, stream);
+                fprintf(stream, " %s %s   ", shades[s].meaning, vd_size_text(p->totals[s], size));
+        }
+        if (p->totals[DATA]) {
+                print_glyph(DATA, true, colour, stream);
+                fputs(" less than half data   ", stream);
+        }
+        fprintf(stream, "each %s\n", vd_size_text(p->cell_bytes, size));
+}
+
+void vd_picture_print(const struct vd_picture *p, bool colour, FILE *stream)
+{
+        char size[32];
+        size_t i;
+
+        for (i = 0; i < p->count; i++) {
+                const struct cell *cell = &p->cells[i];
+                enum shade shade = strongest(cell);
+
+                if (i % p->columns == 0)
+                        fprintf(stream, "%s%*s ", i ? "\n" : "", (int)LABEL_COLUMNS,
+                                vd_size_text(p->start + i * p->cell_bytes, size));
+                print_glyph(shade, shade == DATA && cell->bytes[DATA] < p->cell_bytes / 2, colour, stream);
+        }
+        if (p->count)
+                fputc('\n', stream);
+        print_legend(p, colour, stream);
+}
