@@ -81,7 +81,7 @@ static int place_piece(struct copy_job *job, struct chunk *c, const struct piece
                 c->place_bytes[c->place_count++] = bytes;
                 reserve(job, c, place);
                 if (place->kind == VD_PACKED)
-                        job->stats.packed_units++;
+                        job->stats.packed_units++;      /* those moved verbatim are taken off at the end */
                 else if (p->kind == VD_DATA)
                         job->stats.data_bytes += place->length;
                 else
@@ -135,6 +135,7 @@ int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error 
         int r;
 
         (void)worker;
+        job->stats.verbatim_units += c->verbatim_units;
         if (job->needs_digest && !c->all_zero)
                 job->target->digest += c->digest;
         r = vd_writer_written(job->writer, c->place_count, err);
@@ -157,9 +158,6 @@ static unsigned choose_threads(const struct copy_job *job)
 
         if (job->options->threads)
                 return job->options->threads;
-        /* Plain bytes move no faster with two threads than with one: the kernel's copy is the limit. */
-        if (!job->packs && !job->source->is_packed)
-                return 1;
         return processors > 0 ? (unsigned)processors : 1;
 }
 
@@ -169,6 +167,8 @@ static int set_up(struct copy_job *job, struct vd_error *err)
         struct vd_image *s = job->source, *t = job->target;
         bool packing;
 
+        if (o->compress && o->expand)
+                return vd_fail(err, VD_EUSAGE, "to compress and to store uncompressed exclude each other");
         if (t->size < s->size)
                 return vd_fail(err, VD_EUSAGE, "%s: a disk of %" PRIu64 " bytes does not fit into one of %" PRIu64,
                                t->path, s->size, t->size);
@@ -176,8 +176,9 @@ static int set_up(struct copy_job *job, struct vd_error *err)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images of this kind hold no compressed data", t->path,
                                t->format->name);
         job->packs = o->compress;
+        job->keeps_packed = s->is_packed && t->pack.codec && !o->expand;
         packing = job->packs || s->is_packed;
-        job->unit = vd_max(t->write_unit, job->packs ? t->pack.unit : 1);
+        job->unit = vd_max(t->write_unit, job->packs || job->keeps_packed ? t->pack.unit : 1);
         job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, s->is_packed ? s->unit : 0);
         job->chunk_bytes = vd_round_up(job->chunk_bytes, job->unit);
         job->dense = !o->sparse_bytes;
@@ -248,6 +249,7 @@ int vd_copy(struct vd_image *source, struct vd_image *target, const struct vd_co
         job.stats.threads = threads;
         job.stats.memory_bytes = slot_count * job.chunk_bytes * (job.packs ? 2 : 1);
         r = run(&job, threads, slot_count, err);
+        job.stats.packed_units -= job.stats.verbatim_units;
         if (stats)
                 *stats = job.stats;
         if (!r && options->progress)

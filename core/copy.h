@@ -16,6 +16,7 @@ struct vd_copy_options {
         unsigned threads;               /* 0: as many as pay for this job; 1: everything inline */
         uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
         bool compress;                  /* pack units that are not packed already */
+        bool expand;                    /* store packed units of the source unpacked */
         bool target_is_zero;            /* an old target is known to read as zeros */
         const struct vd_image *skip;    /* what the source gets from this image (a parent of it) is left out */
         void (*progress)(void *context, uint64_t done, uint64_t total);         /* never two calls at once */

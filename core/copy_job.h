@@ -25,6 +25,7 @@ struct chunk {
         size_t piece_count, piece_room;
         char *buffer;                   /* chunk_bytes (made by plan when first needed) */
         char *packed;                   /* the same, when the job packs */
+        unsigned verbatim_units;        /* moved without packing */
         uint64_t digest;                /* of the chunk's data, when identifiers must come from content */
 
         struct vd_place *places;        /* place: in the order of the pieces */
@@ -46,7 +47,8 @@ struct copy_job {
         uint64_t granule;               /* zero runs shorter than this are data */
         bool dense;                     /* holes are written as zeros too */
         bool write_zeros;               /* the target does not read as zeros by itself: say so where the source does */
-        bool packs;
+        bool packs;                     /* -c: what is not packed gets packed */
+        bool keeps_packed;              /* the target takes packed units, and packed units are to stay so */
         bool lacks_parent;              /* unallocated in the source does not mean zeros */
         bool needs_digest;
         unsigned skip_depth;            /* parents of the source from this depth on are left out; UINT_MAX: none */

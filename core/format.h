@@ -67,6 +67,7 @@ struct vd_place {
 struct vd_create {
         uint64_t size;                  /* guest bytes; the driver may round up and says so in image->size */
         const void *params;
+        const struct vd_image *like;    /* the disk that will be copied into it: a hint for defaults; NULL: none */
         struct vd_image *backing;       /* open parent or NULL */
         const char *backing_name;       /* as to be stored; NULL: no parent */
         const char *backing_format;     /* format name as to be stored; may be NULL */
