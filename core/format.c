@@ -35,14 +35,15 @@ const struct vd_format *vd_format_by_extension(const char *path)
         return NULL;
 }
 
-int vd_format_by_content(struct vd_file *file, const struct vd_format **found, struct vd_error *err)
+int vd_format_by_content(struct vd_file *file, const struct vd_format **found, enum vd_match *match,
+                         struct vd_error *err)
 {
         uint8_t head[VD_PROBE_BYTES], tail[VD_PROBE_BYTES];
         struct vd_probe probe = { .head = head, .tail = tail, .file_size = vd_file_size(file) };
         const struct vd_format *best = NULL, *rival = NULL;
-        enum vd_match match = VD_MATCH_NO;
         int r;
 
+        *match = VD_MATCH_NO;
         r = vd_file_read_some(file, head, sizeof(head), 0, &probe.head_bytes, err);
         if (r)
                 return r;
@@ -53,10 +54,10 @@ int vd_format_by_content(struct vd_file *file, const struct vd_format **found, s
         for (const struct vd_format *const *f = vd_formats; *f; f++) {
                 enum vd_match m = (*f)->probe ? (*f)->probe(&probe) : VD_MATCH_NO;
 
-                if (m == VD_MATCH_NO || m < match)
+                if (m == VD_MATCH_NO || m < *match)
                         continue;
-                rival = m == match ? best : NULL;
-                match = m;
+                rival = m == *match ? best : NULL;
+                *match = m;
                 best = *f;
         }
         if (rival)

@@ -144,7 +144,7 @@ extern const struct vd_format *const vd_formats[];
 const struct vd_format *vd_format_by_name(const char *name);
 /* By the extension of a file name, for new files; NULL when unknown. */
 const struct vd_format *vd_format_by_extension(const char *path);
-/* By content.  VD_EFORMAT when two are equally sure (both are named) or none takes it. */
-int vd_format_by_content(struct vd_file *, const struct vd_format **, struct vd_error *);
+/* By content; *match says how sure.  VD_EFORMAT when two are equally sure (both are named) or none takes it. */
+int vd_format_by_content(struct vd_file *, const struct vd_format **, enum vd_match *, struct vd_error *);
 
 #endif

@@ -247,10 +247,24 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
         return 0;
 }
 
+/* What nobody recognises is a raw disk, unless its name says otherwise: then it is more likely to be an image that was
+ * damaged or cut short, or the first part of a split one, and reading it as raw would invent a disk. */
+static int guess_format(struct vd_image *img, struct vd_error *err)
+{
+        const struct vd_format *named = vd_format_by_extension(img->path);
+        enum vd_match match;
+        int r = vd_format_by_content(img->file, &img->format, &match, err);
+
+        if (r || match != VD_MATCH_FALLBACK || !named || named == img->format)
+                return r;
+        return vd_fail(err, VD_EFORMAT, "this is no %s image as its name says, or a damaged one: name the format with "
+                       "-f (-f %s reads it as it is)", named->name, img->format->name);
+}
+
 static int choose_format(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
         if (!how->format)
-                return vd_format_by_content(img->file, &img->format, err);
+                return guess_format(img, err);
         img->format = vd_format_by_name(how->format);
         if (!img->format) {
                 char buffer[512];

@@ -23,7 +23,7 @@ enum vd_match vhd_probe(const struct vd_probe *probe)
 {
         const uint8_t *tail = probe->tail + probe->tail_bytes;
 
-        if (probe->head_bytes >= VHD_SECTOR && is_footer(probe->head))
+        if (probe->head_bytes >= sizeof(cookie) && is_footer(probe->head))
                 return VD_MATCH_SURE;
         if (probe->tail_bytes >= VHD_SECTOR && is_footer(tail - VHD_SECTOR))
                 return VD_MATCH_SURE;
