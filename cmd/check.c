@@ -142,10 +142,9 @@ static int check(struct vd_image *image, const struct check_args *args, struct v
                 .stop = &session->signals->stop,
         };
         struct vd_check result = { 0 };
-        int ret = vd_session_start_progress(session, args->progress, err);
+        int ret;
 
-        if (ret)
-                return ret;
+        vd_session_start_progress(session, args->progress);
         ret = vd_check_image(image, &options, &result, err);
         vd_session_end_progress(session);
         if (!ret && (!args->quiet || vd_output_is_json(args->output))) {

@@ -93,19 +93,11 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
         return 0;
 }
 
-int vd_session_start_progress(struct vd_session *session, const char *word, struct vd_error *err)
+void vd_session_start_progress(struct vd_session *session, const char *style)
 {
-        enum vd_progress_style style = VD_PROGRESS_NONE;
-        const char *const *known;
+        bool wanted = style && !session->quiet;
 
-        for (known = vd_progress_words; word && *known && strcmp(word, *known); known++)
-                ;
-        if (word && !*known)
-                return vd_fail(err, VD_EUSAGE, "option --progress: \"%s\" is not auto, bar, plain, json or none", word);
-        if (word && !session->quiet)
-                style = vd_progress_style(word, stderr);
-        vd_progress_start(&session->progress, style, stderr);
-        return 0;
+        vd_progress_start(&session->progress, wanted ? vd_progress_style(style, stderr) : VD_PROGRESS_NONE, stderr);
 }
 
 void vd_session_progress(void *context, uint64_t done, uint64_t total)

@@ -29,8 +29,8 @@ extern const char *const vd_reference_words[], *const vd_output_words[], *const 
         { .letter = 'q', .type = VD_OPT_FLAG, .name = "quiet", .offset = offsetof(struct args, field), \
           .help = "print errors only" }
 #define VD_COMMON_PROGRESS(args, field) \
-        { .letter = 'p', .type = VD_OPT_TEXT, .name = "progress", .offset = offsetof(struct args, field), \
-          .optional_value = true, .if_empty = "auto", .argument = "auto|bar|plain|json|none", \
+        { .letter = 'p', .type = VD_OPT_CHOICE, .name = "progress", .offset = offsetof(struct args, field), \
+          .optional_value = true, .if_empty = "auto", .choices = vd_progress_words, \
           .help = "show progress on standard error" }
 #define VD_COMMON_FORCE_SHARE(args, field) \
         { .letter = 'U', .type = VD_OPT_FLAG, .name = "force-share", .offset = offsetof(struct args, field), \
@@ -60,7 +60,7 @@ void vd_session_warn(const struct vd_session *, const char *format, ...) VD_PRIN
 void vd_session_note(const struct vd_session *, const char *format, ...) VD_PRINTF(2, 3);
 
 /* Progress of the run: style is the option's word, NULL when it was not given; SIGUSR1 works either way. */
-int vd_session_start_progress(struct vd_session *, const char *style, struct vd_error *);
+void vd_session_start_progress(struct vd_session *, const char *style);
 void vd_session_progress(void *session, uint64_t done, uint64_t total);         /* fits core's callbacks */
 void vd_session_end_progress(struct vd_session *);
 /* VD_ESTOPPED when a signal asked for it. */

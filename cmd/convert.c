@@ -236,10 +236,9 @@ static int copy(struct conversion *c, struct vd_image *target, const struct vd_i
                 .compress = c->args->compress, .target_is_zero = c->args->target_is_zero, .skip = skip,
                 .progress = vd_session_progress, .context = c->session, .stop = &c->session->signals->stop,
         };
-        int ret = vd_session_start_progress(c->session, c->args->progress, err);
+        int ret;
 
-        if (ret)
-                return ret;
+        vd_session_start_progress(c->session, c->args->progress);
         ret = vd_copy(c->source, target, &options, stats, err);
         vd_session_end_progress(c->session);
         return ret;
