@@ -11,6 +11,8 @@
 
 #define PIECE_BYTES (UINT64_C(1) << 20)
 
+enum { FAILURES_MOST = VD_FINDINGS_KEPT / 2 };  /* unreadable units before the rest is given up */
+
 int vd_check_begin(struct vd_check *check, uint64_t granule, uint64_t limit, struct vd_error *err)
 {
         assert(!check->space);
@@ -139,7 +141,7 @@ static int read_all(struct vd_image *image, const struct vd_check_options *optio
                         break;
                 }
                 /* A small hostile image may claim 2^63 bytes of which it can show none. */
-                if (reader.failures > VD_FINDINGS_KEPT) {
+                if (reader.failures == FAILURES_MOST) {
                         vd_find(findings, VD_ERROR, "data-check-incomplete", VD_NOWHERE, 0, offset,
                                 image->size - offset, false, "too many unreadable units: nothing after guest offset %"
                                 PRIu64 " was read", offset);
