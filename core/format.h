@@ -74,7 +74,7 @@ struct vd_create {
 };
 
 struct vd_snapshot {
-        const char *id, *name;          /* as stored, untrusted */
+        const char *id, *name;          /* as stored, untrusted; valid until the next call for this image */
         uint64_t size, vm_state_bytes;
         int64_t date_seconds;
         uint32_t date_nanoseconds;

@@ -38,6 +38,7 @@ struct vd_image {
         bool identity;                  /* guest offsets are file positions: raw, fixed disks */
         bool is_packed;                 /* info: "compressed"; may contain packed units */
         bool is_dirty;                  /* info: "dirty-flag": was not closed cleanly */
+        bool is_encrypted;              /* info: "encrypted": the guest data cannot be read; map() says so */
         struct vd_output *output;       /* new images: where further files are added */
         uint64_t digest;                /* new images: of the content written so far; seeds identifiers */
 
