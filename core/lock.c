@@ -166,7 +166,7 @@ static void name_holder(char *text, size_t room, int fd, long byte)
         closedir(proc);
 }
 
-static int conflict(int fd, const char *name, int byte, enum vd_lock wanted, struct vd_error *err)
+static int conflict(int fd, const char *name, int byte, struct vd_error *err)
 {
         const char *what = byte == USES + WRITE || byte == USES + RESIZE ? "is being written to"
                            : byte >= UNSHARES ? "is in use and must not be changed" : "is in use";
@@ -175,9 +175,7 @@ static int conflict(int fd, const char *name, int byte, enum vd_lock wanted, str
         if (byte == UNSHARES + CONSISTENT_READ)
                 what = "is in use and must not be read";
         name_holder(holder, sizeof(holder), fd, byte);
-        return vd_fail(err, VD_ELOCKED, "%s: %s: byte %d is locked by %s%s", name, what, byte, holder,
-                       wanted == VD_LOCK_READ && byte != UNSHARES + CONSISTENT_READ
-                       ? "; --force-share reads it all the same" : "");
+        return vd_fail(err, VD_ELOCKED, "%s: %s: byte %d is locked by %s", name, what, byte, holder);
 }
 
 int vd_lock_take(int fd, const char *name, enum vd_lock wanted, struct vd_error *err)
@@ -202,7 +200,7 @@ int vd_lock_take(int fd, const char *name, enum vd_lock wanted, struct vd_error 
 
         unlock_all(fd, bytes);
         if (r > 0 || r == -EAGAIN || r == -EACCES)
-                return conflict(fd, name, byte, wanted, err);
+                return conflict(fd, name, byte, err);
         if (!is_unsupported(r))
                 return vd_fail(err, r, "%s: locking byte %d", name, byte);
         if (wanted != VD_LOCK_WRITE)
@@ -218,7 +216,7 @@ int vd_lock_test_unused(int fd, const char *name, struct vd_error *err)
         if (r == 0)
                 r = test_bytes(fd, UNSHARES, PERMISSIONS, &byte);
         if (r > 0)
-                return conflict(fd, name, byte, VD_LOCK_NONE, err);
+                return conflict(fd, name, byte, err);
         /* Without locks nobody can have told us anything; the file is replaced, not written to. */
         if (r < 0 && !is_unsupported(r))
                 return vd_fail(err, r, "%s: testing for locks", name);
