@@ -79,16 +79,14 @@ static int lock_file(struct vd_image *img, struct vd_file *file, struct vd_error
         return r;
 }
 
-int vd_image_open_member(struct vd_image *img, const char *name, struct vd_file **out, struct vd_error *err)
+static int open_further(struct vd_image *img, enum vd_reference kind, const char *name, struct vd_file **out,
+                        struct vd_error *err)
 {
         VD_AUTOFREE char *path = NULL;
         struct vd_file **members, *file;
         char buffer[512];
-        int r;
+        int r = vd_policy_resolve(img->policy, kind, img->path, name, &path, err);
 
-        if (img->no_references)
-                return vd_fail(err, VD_EPOLICY, "'%s' is not opened here", shown(name, buffer));
-        r = vd_policy_resolve(img->policy, VD_REFERENCE_MEMBER, img->path, name, &path, err);
         if (r)
                 return r;
         members = realloc(img->members, (img->member_count + 1) * sizeof(*members));
@@ -106,6 +104,20 @@ int vd_image_open_member(struct vd_image *img, const char *name, struct vd_file 
         members[img->member_count++] = vd_file_ref(file);
         *out = file;
         return 0;
+}
+
+int vd_image_open_member(struct vd_image *img, const char *name, struct vd_file **out, struct vd_error *err)
+{
+        char buffer[512];
+
+        if (img->no_references)
+                return vd_fail(err, VD_EPOLICY, "'%s' is not opened here", shown(name, buffer));
+        return open_further(img, VD_REFERENCE_MEMBER, name, out, err);
+}
+
+int vd_image_open_part(struct vd_image *img, const char *name, struct vd_file **out, struct vd_error *err)
+{
+        return open_further(img, VD_REFERENCE_PART, name, out, err);
 }
 
 static int open_at(struct vd_image **, const char *path, const struct vd_open *, struct vd_image *child,
@@ -257,6 +269,10 @@ static int guess_format(struct vd_image *img, struct vd_error *err)
 
         if (r || match != VD_MATCH_FALLBACK || !named || named == img->format)
                 return r;
+        if (named->caps & VD_CAP_SET) {         /* what tells may be in another part: open() says so or not */
+                img->format = named;
+                return 0;
+        }
         return vd_fail(err, VD_EFORMAT, "this is no %s image as its name says, or a damaged one: name the format with "
                        "-f (-f %s reads it as it is)", named->name, img->format->name);
 }

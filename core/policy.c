@@ -16,7 +16,7 @@
 
 static const char *kind_name(enum vd_reference kind)
 {
-        return kind == VD_REFERENCE_PARENT ? "parent" : "member file";
+        return kind == VD_REFERENCE_PARENT ? "parent" : kind == VD_REFERENCE_PART ? "part" : "member file";
 }
 
 static int refuse(enum vd_reference kind, const char *name, const char *why, struct vd_error *err)
@@ -89,6 +89,8 @@ int vd_policy_resolve(const struct vd_policy *policy, enum vd_reference kind, co
         *path = NULL;
         if (!directory)
                 return missing(kind, name, -ENOMEM, err);
+        if (kind == VD_REFERENCE_PART)
+                references = VD_REFERENCES_BELOW;
         if (references == VD_REFERENCES_NONE)
                 return refuse(kind, name, "the policy is to open no references", err);
         if (strncmp(file, "file:", 5) == 0)     /* QEMU's way to say that what follows is a path */

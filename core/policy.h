@@ -2,7 +2,7 @@
 /* policy.h: what an image may make us open.
  *
  * Names inside images are untrusted.  Parents: any regular file.  Extents and external data files: only in the image's
- * own directory or below.  Never devices, /proc, /sys, sockets, URLs or "json:" names.
+ * own directory or below; so are the parts of a split image, whatever the policy says.  Never devices, /proc, /sys, sockets, URLs or "json:" names.
  */
 #ifndef VD_CORE_POLICY_H
 #define VD_CORE_POLICY_H
@@ -18,7 +18,11 @@ enum vd_references {
         VD_REFERENCES_NONE,             /* nothing is opened */
 };
 
-enum vd_reference { VD_REFERENCE_PARENT, VD_REFERENCE_MEMBER /* extent, data file, part */ };
+enum vd_reference {
+        VD_REFERENCE_PARENT,
+        VD_REFERENCE_MEMBER,            /* extent, data file */
+        VD_REFERENCE_PART,              /* rest of the image itself, named after it and not by its content */
+};
 
 struct vd_policy {
         enum vd_references references;

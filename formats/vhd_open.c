@@ -14,6 +14,8 @@
 static const char cookie[8] = "conectix", header_cookie[8] = "cxsparse", batmap_cookie[8] = "tdbatmap";
 static const char disabled_cookie[8] = "v_poison";      /* XenServer: a disk that must not be used any more */
 
+static const char no_cookie[] = "there is none";
+
 static bool is_footer(const uint8_t *bytes)
 {
         return !memcmp(bytes, cookie, sizeof(cookie)) || !memcmp(bytes, disabled_cookie, sizeof(disabled_cookie));
@@ -61,8 +63,8 @@ static int judge_footer(const struct vhd_footer_disk *footer, char fault[128])
                 return VD_EUNSUPPORTED;
         }
         if (memcmp(footer->cookie, cookie, sizeof(cookie))) {
-                snprintf(fault, 128, "there is none");
-                return VD_ECORRUPT;
+                snprintf(fault, 128, "%s", no_cookie);
+                return VD_EFORMAT;
         }
         if (!checksum_is_right(footer)) {
                 snprintf(fault, 128, "checksum 0x%08" PRIx32 " where 0x%08" PRIx32 " is right",
@@ -122,6 +124,7 @@ static bool part_name(const char *path, size_t part, char *name, size_t room)
         const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
         size_t length = strlen(base);
 
+        *name = '\0';
         if (length < 5 || strcasecmp(base + length - 4, ".vhd") != 0)
                 return false;
         return (size_t)snprintf(name, room, "%.*s%c%02zu", (int)(length - 3), base, base[length - 3], part) < room;
@@ -139,8 +142,8 @@ static int join_parts(struct vd_image *img, struct vd_error *err)
         for (; count < VHD_PARTS && part_name(img->path, count, name, sizeof(name)); count++) {
                 struct vd_error why = VD_ERROR_INIT;
 
-                rc = vd_image_open_member(img, name, &parts[count], &why);
-                if (rc == -ENOENT || (rc == VD_EPOLICY && img->no_references)) {
+                rc = vd_image_open_part(img, name, &parts[count], &why);
+                if (rc == -ENOENT) {
                         rc = 0;
                         break;
                 }
@@ -167,11 +170,27 @@ static int missing_part(struct vd_image *img, struct vd_error *err)
         struct vhd *vhd = img->state;
         char name[4096], shown[512];
 
-        if (!part_name(img->path, vhd->parts, name, sizeof(name)))
-                name[0] = '\0';
-        return vd_fail(err, VD_ECORRUPT, "the disk is split into %zu files, but the last one does not end with a footer "
-                       "(%s): is %s missing", vhd->parts, vhd->back_fault,
-                       vd_printable(shown, sizeof(shown), name, strlen(name)));
+        part_name(img->path, vhd->parts, name, sizeof(name));
+        return vd_fail(err, VD_ECORRUPT, "the disk is split: part %s is missing, or the %zu parts that are there do not "
+                       "end with a good footer (%s)", vd_printable(shown, sizeof(shown), name, strlen(name)), vhd->parts,
+                       vhd->back_fault);
+}
+
+static int no_footer(struct vd_image *img, int front_rc, struct vd_error *err)
+{
+        struct vhd *vhd = img->state;
+        char name[4096], shown[512];
+
+        if (vd_file_size(img->file) < VHD_SECTOR)
+                return vd_fail(err, VD_ECORRUPT, "no footer: the file has only %" PRIu64 " bytes",
+                               vd_file_size(img->file));
+        if (front_rc == VD_EFORMAT && !strcmp(vhd->back_fault, no_cookie))
+                return vd_fail(err, VD_EFORMAT, "no footer at either end: this is no VHD, or it is cut short%s%s; "
+                               "-f raw reads it as it is",
+                               part_name(img->path, 1, name, sizeof(name)) ? " or misses its part " : "",
+                               vd_printable(shown, sizeof(shown), name, strlen(name)));
+        return vd_fail(err, front_rc == VD_EUNSUPPORTED ? front_rc : VD_ECORRUPT,
+                       "no usable footer: at 0: %s; at the end: %s", vhd->front_fault, vhd->back_fault);
 }
 
 /* Reads both footers, joins the parts of a split disk and chooses the footer that is used. */
@@ -209,9 +228,7 @@ static int read_footers(struct vd_image *img, struct vd_error *err)
                 return 0;
         }
         if (vhd->front != VHD_COPY_GOOD && vhd->back != VHD_COPY_GOOD)
-                return vd_fail(err, front_rc == VD_EUNSUPPORTED ? front_rc : VD_ECORRUPT,
-                               "no usable footer: at 0: %s; at the end: %s", vhd->front_fault,
-                               vd_file_size(img->file) < VHD_SECTOR ? "the file is too short" : vhd->back_fault);
+                return no_footer(img, front_rc, err);
         /* Changes are written to the front first. */
         vhd->footer = vhd->front == VHD_COPY_GOOD ? front : back;
         if (vhd->front == VHD_COPY_GOOD && vhd->back == VHD_COPY_GOOD &&
