@@ -78,8 +78,7 @@ static int read_piece(struct reader *reader, const struct vd_extent *extent, str
         reader->failures++;
         vd_find(reader->findings, VD_ERROR, packed ? "packed-data" : "unreadable-data", extent->position,
                 packed ? extent->packed_bytes : extent->length, extent->start, extent->length, false,
-                "guest range %" PRIu64 " to %" PRIu64 " cannot be read: %s", extent->start,
-                extent->start + extent->length, why.text);
+                "guest data cannot be read: %s", why.text);
         return 0;
 }
 
@@ -102,7 +101,7 @@ static int read_extent(struct reader *reader, uint64_t offset, uint64_t *end, st
                 *end = offset + vd_min(left, image->size - offset);
                 reader->failures++;
                 vd_find(reader->findings, VD_ERROR, "unreadable-data", VD_NOWHERE, 0, offset, *end - offset, false,
-                        "guest range %" PRIu64 " to %" PRIu64 " cannot be found: %s", offset, *end, why.text);
+                        "guest data cannot be found: %s", why.text);
                 return 0;
         }
         *end = offset + extent.length;
