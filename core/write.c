@@ -23,6 +23,7 @@ struct vd_writer {
         struct vd_place *places;        /* oldest first; the first `written` have their bytes in the file */
         size_t count, room, written;
         uint64_t written_bytes;
+        bool has_drops;                 /* one of the places drops what the image has */
 };
 
 static int in_image(const struct vd_writer *w, struct vd_error *err)
@@ -55,12 +56,26 @@ int vd_image_barrier(struct vd_image *img, struct vd_file *file, struct vd_error
         return img->is_new ? 0 : vd_file_sync(file, err);
 }
 
+static bool is_pending(const struct vd_writer *w, uint64_t start, uint64_t length)
+{
+        for (size_t i = 0; i < w->count; i++)
+                if (w->places[i].start < start + length && start < w->places[i].start + w->places[i].length)
+                        return true;
+        return false;
+}
+
 int vd_writer_place(struct vd_writer *w, const struct vd_request *request, struct vd_place *place,
                     struct vd_error *err)
 {
         const struct vd_format *format = w->image->format;
         int r;
 
+        /* The driver still sees what is about to be dropped, and would write into it. */
+        if (w->has_drops && request->kind != VD_UNALLOCATED && is_pending(w, request->start, request->length)) {
+                r = vd_writer_commit(w, err);
+                if (r)
+                        return r;
+        }
         if (w->count == w->room) {
                 size_t room = w->room ? w->room * 2 : 64;
                 struct vd_place *places = realloc(w->places, room * sizeof(*places));
@@ -82,6 +97,7 @@ int vd_writer_place(struct vd_writer *w, const struct vd_request *request, struc
         if (r)
                 return in_image(w, err);
         w->places[w->count++] = *place;
+        w->has_drops |= place->kind == VD_UNALLOCATED;
         return 0;
 }
 
@@ -110,6 +126,7 @@ static int publish(struct vd_writer *w, struct vd_error *err)
         w->count -= w->written;
         w->written = 0;
         w->written_bytes = 0;
+        w->has_drops &= w->count > 0;
         return r;
 }
 
@@ -176,14 +193,6 @@ int vd_writer_finish(struct vd_writer *w, struct vd_error *err)
         if (!r)
                 r = vd_file_finish(w->image->file, err);
         return r ? in_image(w, err) : 0;
-}
-
-static bool is_pending(const struct vd_writer *w, uint64_t start, uint64_t length)
-{
-        for (size_t i = 0; i < w->count; i++)
-                if (w->places[i].start < start + length && start < w->places[i].start + w->places[i].length)
-                        return true;
-        return false;
 }
 
 /* Reads the part of a unit that the caller does not write, as the disk has it now. */
