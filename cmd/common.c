@@ -12,6 +12,8 @@
 #include "util/cleanup.h"
 #include "util/text.h"
 
+enum { COLUMNS_LEAST = 40, COLUMNS_USUAL = 80, COLUMNS_MOST = 400 };
+
 const char *const vd_reference_words[] = { "default", "any", "below", "none", NULL };
 const char *const vd_output_words[] = { "human", "json", NULL };
 const char *const vd_progress_words[] = { "auto", "bar", "plain", "json", "none", NULL };
@@ -150,9 +152,15 @@ int vd_check_operands(const struct vd_session *session, const struct vd_texts *o
 
 unsigned vd_terminal_columns(FILE *stream)
 {
+        const char *text = getenv("COLUMNS");
+        unsigned long columns = text ? strtoul(text, NULL, 10) : 0;
         struct winsize size;
 
-        return ioctl(fileno(stream), TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
+        if (columns >= COLUMNS_LEAST && columns <= COLUMNS_MOST)
+                return (unsigned)columns;
+        if (ioctl(fileno(stream), TIOCGWINSZ, &size) || size.ws_col < COLUMNS_LEAST)
+                return COLUMNS_USUAL;
+        return size.ws_col < COLUMNS_MOST ? size.ws_col : COLUMNS_MOST;
 }
 
 bool vd_use_colour(FILE *stream)

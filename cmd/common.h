@@ -74,7 +74,7 @@ bool vd_output_is_json(const char *word);
 int vd_check_operands(const struct vd_session *, const struct vd_texts *, size_t least, size_t most,
                       struct vd_error *);
 
-unsigned vd_terminal_columns(FILE *);           /* 80 when it is none */
+unsigned vd_terminal_columns(FILE *);           /* what COLUMNS says, else the terminal; 80 when it is none */
 bool vd_use_colour(FILE *);                     /* a terminal, and no NO_COLOR */
 
 #endif

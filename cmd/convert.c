@@ -265,7 +265,7 @@ static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, str
                                new->size);
         if (new->has_size)
                 size = new->size;
-        ret = vd_new_image_create(new, c->target_path, size, err);
+        ret = vd_new_image_create(new, c->target_path, size, c->source, err);
         if (!ret)
                 ret = copy(c, new->image, skip, stats, err);
         return ret ? ret : vd_new_image_publish(new, c->inputs, c->input_count, err);

@@ -88,7 +88,7 @@ static int create(struct create_args *args, const struct vd_texts *operands, str
         if (!ret)
                 ret = choose_size(new, operands->count > 1 ? operands->items[1] : NULL, &size, err);
         if (!ret)
-                ret = vd_new_image_create(new, path, size, err);
+                ret = vd_new_image_create(new, path, size, NULL, err);
         if (ret)
                 return ret;
         final_size = new->image->size;

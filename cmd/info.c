@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* info.c: describe images: qemu-img's keys and lines, and more. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <errno.h>
 #include <time.h>
 
 #include "cmd/common.h"
@@ -83,7 +83,7 @@ static void add_snapshot(struct vd_report *r, struct vd_report *list, const stru
         uint64_t seconds = s->vm_clock_nanoseconds / 1000000000, nanoseconds = s->vm_clock_nanoseconds % 1000000000;
         time_t date = (time_t)s->date_seconds;
         char size[32], when[32] = "", clock[64], icount[32] = "";
-        struct tm local;
+        struct tm utc;
 
         vd_report_text(item, "id", NULL, s->id);
         vd_report_text(item, "name", NULL, s->name);
@@ -96,11 +96,12 @@ static void add_snapshot(struct vd_report *r, struct vd_report *list, const stru
                 vd_report_count(item, "icount", NULL, s->icount);
                 snprintf(icount, sizeof icount, "%" PRIu64, s->icount);
         }
-        if (localtime_r(&date, &local))
-                strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
+        /* In UTC: what is printed depends on the image alone. */
+        if (gmtime_r(&date, &utc))
+                strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &utc);
         snprintf(clock, sizeof clock, "%02" PRIu64 ":%02u:%02u.%03u", seconds / 3600, (unsigned)(seconds / 60 % 60),
                  (unsigned)(seconds % 60), (unsigned)(nanoseconds / 1000000));
-        vd_report_textf(r, NULL, "", "%-9s %-16s %8s %20s %13s %10s", s->id, s->name,
+        vd_report_textf(r, NULL, "", "%-9s %-16s %8s%20s%13s%11s", s->id, s->name,
                         vd_size_text(s->vm_state_bytes, size), when, clock, icount);
 }
 
@@ -123,7 +124,7 @@ static int describe_snapshots(struct vd_report *r, struct vd_image *image, struc
                 if (!list) {
                         list = vd_report_list(r, "snapshots", NULL);
                         vd_report_text(r, NULL, "", "Snapshot list:");
-                        vd_report_textf(r, NULL, "", "%-9s %-16s %8s %20s %13s %10s", "ID", "TAG", "VM SIZE", "DATE",
+                        vd_report_textf(r, NULL, "", "%-9s %-16s %8s%20s%13s%11s", "ID", "TAG", "VM SIZE", "DATE",
                                         "VM CLOCK", "ICOUNT");
                 }
                 add_snapshot(r, list, &snapshot);
@@ -145,6 +146,10 @@ static int describe(struct vd_report *r, struct vd_image *image, struct vd_error
         vd_report_bytes(r, "virtual-size", "virtual size", image->size);
         vd_report_count(r, "actual-size", NULL, vd_file_disk_bytes(image->file));
         vd_report_text(r, NULL, "disk size", vd_size_text(vd_file_disk_bytes(image->file), size));
+        if (image->is_encrypted) {
+                vd_report_flag(r, "encrypted", NULL, true);
+                vd_report_text(r, NULL, "encrypted", "yes");
+        }
         if (image->unit)
                 vd_report_count(r, "cluster-size", "cluster_size", image->unit);
         if (image->is_packed)

@@ -73,7 +73,7 @@ static struct vd_map_entry entry_of(const struct vd_image *image, const struct v
                 e.present = e.data = e.packed = true;
                 break;
         }
-        e.file = ext->kind == VD_UNALLOCATED ? NULL : ext->file;
+        e.file = ext->file;
         e.has_offset = e.file && !e.packed;
         e.offset = e.has_offset ? ext->position : 0;
         return e;
@@ -86,18 +86,45 @@ static bool continues(const struct vd_map_entry *a, const struct vd_map_entry *b
                (!a->has_offset || a->offset + a->length == b->offset);
 }
 
+/* Is the file so sparse that its tables must point to holes?  The rule is qemu-img's, so that both print the same map;
+ * looking for holes in every file would cost a system call for every extent. */
+static bool may_be_preallocated(const struct vd_image *image)
+{
+        uint64_t clusters, real;
+
+        if (!(image->format->caps & VD_CAP_PREALLOCATED) || !image->unit)
+                return false;
+        clusters = vd_div_up(vd_file_size(image->file), image->unit);
+        real = vd_file_disk_bytes(image->file) / image->unit;
+        return clusters >= vd_max(real * 10 / 9, real + 2);
+}
+
+/* What the tables call data may be a hole of the file: that is zeros. */
+static int look_into_file(const struct vd_image *image, const struct vd_extent *ext, struct vd_map_entry *e,
+                          struct vd_error *err)
+{
+        uint64_t end;
+        bool data;
+        int ret;
+
+        if (ext->kind != VD_DATA || !may_be_preallocated(image_at(image, ext->depth)))
+                return 0;
+        ret = vd_file_next(ext->file, ext->position, &data, &end, err);
+        if (ret)
+                return ret;
+        e->zero = !data;
+        e->length = vd_min(e->length, end - ext->position);
+        return 0;
+}
+
 static int walk(struct vd_image *image, const struct map_args *args, const struct vd_session *session,
                 take_entry *take, void *context, struct vd_error *err)
 {
-        uint64_t at = args->start, end = image->size;
+        uint64_t at = args->start, end = args->start + vd_min(args->length, image->size - args->start);
         struct vd_map_entry entry = { 0 };
         unsigned depth = (unsigned)vd_min(args->max_depth, UINT32_MAX);
         int ret = 0;
 
-        if (at > end)
-                at = end;
-        if (args->length < end - at)
-                end = at + args->length;
         while (at < end && !ret) {
                 struct vd_map_entry next;
                 struct vd_extent ext;
@@ -108,6 +135,9 @@ static int walk(struct vd_image *image, const struct map_args *args, const struc
                 if (ret)
                         break;
                 next = entry_of(image, &ext);
+                ret = look_into_file(image, &ext, &next, err);
+                if (ret)
+                        break;
                 at += next.length;
                 if (entry.length && continues(&entry, &next)) {
                         entry.length += next.length;
@@ -148,7 +178,7 @@ static int print_line(void *context, const struct vd_map_entry *e, struct vd_err
         int n;
 
         (void)context;
-        if (!e->data)
+        if (!e->data || e->zero)
                 return 0;
         shown = vd_printable_dup(vd_file_name(e->file), strlen(vd_file_name(e->file)));
         if (e->has_offset)
@@ -167,8 +197,8 @@ static int add_to_picture(void *context, const struct vd_map_entry *e, struct vd
 static int print_picture(struct vd_image *image, const struct map_args *args, const struct vd_session *session,
                          struct vd_error *err)
 {
-        uint64_t start = vd_min(args->start, image->size), length = vd_min(args->length, image->size - start);
-        struct vd_picture *picture = vd_picture_new(start, start + length, vd_terminal_columns(stdout));
+        uint64_t end = args->start + vd_min(args->length, image->size - args->start);
+        struct vd_picture *picture = vd_picture_new(args->start, end, vd_terminal_columns(stdout));
         int ret;
 
         if (!picture)
@@ -212,7 +242,11 @@ static int map_run(void *arguments, const struct vd_texts *operands, struct vd_s
                 ret = vd_source_open(session, &args->source, operands->items[0], how, &image, err);
         if (ret)
                 return ret;
-        ret = print_map(image, args, session, err);
+        if (args->start > image->size)
+                ret = vd_fail(err, VD_EUSAGE, "%s: start offset %" PRIu64 " is past the end of a disk of %" PRIu64
+                              " bytes", image->path, args->start, image->size);
+        else
+                ret = print_map(image, args, session, err);
         vd_image_close(image);
         return ret;
 }

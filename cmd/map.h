@@ -14,7 +14,7 @@ struct vd_map_entry {
         uint64_t start, length;
         unsigned depth;                 /* 0: the image, 1: its parent, ... */
         bool present;                   /* somebody in the chain has it */
-        bool zero, data;                /* reads as zeros; is stored */
+        bool zero, data;                /* reads as zeros; is stored (both: in a hole of the file) */
         bool packed;                    /* stored compressed */
         bool has_offset;
         uint64_t offset;                /* in file */
@@ -24,6 +24,7 @@ struct vd_map_entry {
 /* The disk from start to end, drawn with one character for every few bytes. */
 struct vd_picture;
 
+/* columns: of the terminal, at least 40. */
 struct vd_picture *vd_picture_new(uint64_t start, uint64_t end, unsigned columns);
 void vd_picture_add(struct vd_picture *, const struct vd_map_entry *);
 void vd_picture_print(const struct vd_picture *, bool colour, FILE *);

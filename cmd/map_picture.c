@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* map_picture.c: a disk as a field of Unicode blocks. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cmd/map.h"
 #include "util/checked.h"
 #include "util/size.h"
 
-enum { ROWS = 16, LABEL_COLUMNS = 10, COLUMNS_MIN = 10, COLUMNS_MAX = 400, SMALLEST_CELL = 512 };
+enum { ROWS = 16, LABEL_COLUMNS = 10, SMALLEST_CELL = 512 };
 
 enum shade { HOLE, ZERO, PARENT, PACKED, DATA, SHADES };
 
@@ -36,13 +37,10 @@ struct vd_picture {
 
 struct vd_picture *vd_picture_new(uint64_t start, uint64_t end, unsigned terminal_columns)
 {
-        size_t columns = terminal_columns > LABEL_COLUMNS + COLUMNS_MIN ? terminal_columns - LABEL_COLUMNS - 1 :
-                                                                          COLUMNS_MIN;
+        size_t columns = terminal_columns - LABEL_COLUMNS - 1, count;
         struct vd_picture *p;
         uint64_t cell_bytes;
-        size_t count;
 
-        columns = vd_min(columns, COLUMNS_MAX);
         cell_bytes = vd_round_up(vd_max(vd_div_up(end - start, columns * ROWS), 1), SMALLEST_CELL);
         count = vd_div_up(end - start, cell_bytes);
         p = calloc(1, sizeof *p + count * sizeof p->cells[0]);
@@ -60,7 +58,7 @@ void vd_picture_free(struct vd_picture *p)
 
 static enum shade shade_of(const struct vd_map_entry *e)
 {
-        if (e->data)
+        if (e->data && !e->zero)
                 return e->depth ? PARENT : e->packed ? PACKED : DATA;
         return e->zero && e->present && !e->has_offset ? ZERO : e->zero ? HOLE : PARENT;
 }
@@ -98,22 +96,38 @@ static void print_glyph(enum shade shade, bool some, bool colour, FILE *stream)
                 colour ? "\033[0m" : "");
 }
 
+/* One entry of the legend, on a new line when it does not fit. */
+static void explain(const struct vd_picture *p, enum shade shade, bool some, const char *text, bool colour,
+                    size_t *used, FILE *stream)
+{
+        size_t width = strlen(text) + 2, line = p->columns + LABEL_COLUMNS + 1;
+
+        if (*used && *used + 3 + width > line) {
+                fputc('\n', stream);
+                *used = 0;
+        } else if (*used) {
+                *used += (size_t)fprintf(stream, "   ");
+        }
+        print_glyph(shade, some, colour, stream);
+        fprintf(stream, " %s", text);
+        *used += width;
+}
+
 static void print_legend(const struct vd_picture *p, bool colour, FILE *stream)
 {
-        char size[32];
+        char size[32], text[64];
+        size_t used = 0;
         int s;
 
         for (s = SHADES - 1; s >= 0; s--) {
                 if (!p->totals[s])
                         continue;
-                print_glyph((enum shade)s, false, colour, stream);
-                fprintf(stream, " %s %s   ", shades[s].meaning, vd_size_text(p->totals[s], size));
+                snprintf(text, sizeof text, "%s %s", shades[s].meaning, vd_size_text(p->totals[s], size));
+                explain(p, (enum shade)s, false, text, colour, &used, stream);
         }
-        if (p->totals[DATA]) {
-                print_glyph(DATA, true, colour, stream);
-                fputs(" less than half data   ", stream);
-        }
-        fprintf(stream, "each %s\n", vd_size_text(p->cell_bytes, size));
+        if (p->totals[DATA])
+                explain(p, DATA, true, "less than half data", colour, &used, stream);
+        fprintf(stream, "%sa character is %s\n", used ? "\n" : "", vd_size_text(p->cell_bytes, size));
 }
 
 void vd_picture_print(const struct vd_picture *p, bool colour, FILE *stream)

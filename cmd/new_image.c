@@ -185,11 +185,12 @@ int vd_new_image_open_backing(struct vd_new_image *new, struct vd_session *sessi
         return new->backing_format ? 0 : vd_fail(err, -ENOMEM, "backing file");
 }
 
-int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, struct vd_error *err)
+int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
+                        struct vd_error *err)
 {
         struct vd_create create = {
                 .size = size, .params = new->params, .backing = new->backing,
-                .backing_name = new->backing_file, .backing_format = new->backing_format,
+                .backing_name = new->backing_file, .backing_format = new->backing_format, .like = like,
         };
         int ret = vd_output_new(&new->output, path, new->flags, err);
 

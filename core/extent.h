@@ -22,7 +22,7 @@ struct vd_extent {
         enum vd_kind kind;
         unsigned depth;                 /* 0: the image asked, 1: its parent, ... (set by core) */
 
-        struct vd_file *file;           /* DATA, PACKED, and ZERO with host space; borrowed from the image */
+        struct vd_file *file;           /* DATA, PACKED, and others with host space; borrowed from the image */
         uint64_t position;              /* DATA: of byte `start`.  PACKED: of the unit's first packed byte */
 
         uint64_t unit_start;            /* PACKED: guest offset where the unit begins */

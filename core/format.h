@@ -40,6 +40,7 @@ enum {
         VD_CAP_PACKED = 2,              /* compressed units */
         VD_CAP_SNAPSHOTS = 4,
         VD_CAP_SET = 8,                 /* may consist of several files */
+        VD_CAP_PREALLOCATED = 16,       /* tables may point to holes of the file (preallocation=metadata) */
 };
 
 /* A guest range that somebody wants to write.  start and end are multiples of image->write_unit, or the end of the

@@ -114,7 +114,7 @@ static int l2_entry(const struct vd_twolevel *t, uint64_t at, const void *entry,
         } else {
                 ext->kind = e & QCOW2_ZERO ? VD_ZERO : has_place ? VD_DATA : VD_UNALLOCATED;
         }
-        if (!has_place || ext->kind == VD_UNALLOCATED)
+        if (!has_place)
                 return 0;
         if (ext->kind == VD_DATA && !q->data)
                 return vd_fail(err, VD_EPOLICY, "%s", q->no_data);

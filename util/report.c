@@ -454,12 +454,12 @@ static json_t *to_json(const struct vd_report *r)
         return tree;
 }
 
-static int dump(json_t *tree, size_t flags, const char *after, FILE *stream)
+static int dump(json_t *tree, FILE *stream)
 {
-        int ret = json_dumpf(tree, stream, flags | JSON_ENCODE_ANY);
+        int ret = json_dumpf(tree, stream, JSON_INDENT(4) | JSON_ENCODE_ANY);
 
         json_decref(tree);
-        if (ret || fputs(after, stream) == EOF)
+        if (ret || fputc('\n', stream) == EOF)
                 return -EIO;
         return 0;
 }
@@ -468,11 +468,12 @@ int vd_report_print_json(const struct vd_report *r, FILE *stream)
 {
         json_t *tree = vd_report_failed(r) ? NULL : to_json(r);
 
-        return tree ? dump(tree, JSON_INDENT(4), "\n", stream) : -ENOMEM;
+        return tree ? dump(tree, stream) : -ENOMEM;
 }
 
 int vd_report_print_json_entry(const struct vd_report *entry, uint64_t *count, FILE *stream)
 {
+        VD_AUTOFREE char *text = NULL;
         json_t *tree;
 
         if (!entry)
@@ -480,11 +481,12 @@ int vd_report_print_json_entry(const struct vd_report *entry, uint64_t *count, F
         tree = vd_report_failed(entry) ? NULL : to_json(entry);
         if (!tree)
                 return -ENOMEM;
-        if (fputs((*count)++ ? ",\n" : "[", stream) == EOF) {
-                json_decref(tree);
-                return -EIO;
-        }
-        return dump(tree, 0, "", stream);
+        text = json_dumps(tree, 0);
+        json_decref(tree);
+        if (!text)
+                return -ENOMEM;
+        /* qemu-img has a blank behind the brace. */
+        return fprintf(stream, "%s{ %s", (*count)++ ? ",\n" : "[", text + 1) < 0 ? -EIO : 0;
 }
 
 int vd_report_print_field(const struct vd_report *r, const char *path, FILE *stream)
