@@ -35,6 +35,9 @@ int vd_file_window(struct vd_file **, struct vd_file *base, uint64_t offset, uin
 /* count files joined end to end by their present lengths; takes a reference to each.  Cannot grow or shrink, except at
  * the end of the last part. */
 int vd_file_join(struct vd_file **, struct vd_file *const *parts, size_t count, const char *name, struct vd_error *);
+/* One more part at the end; the one before keeps its present length.  Takes a reference.  Not while others use the
+ * join. */
+int vd_file_join_add(struct vd_file *join, struct vd_file *part, struct vd_error *);
 
 /* A copy of bytes in memory; writable, may grow. */
 int vd_file_memory(struct vd_file **, const void *bytes, size_t length, const char *name, struct vd_error *);

@@ -20,7 +20,7 @@ struct part {
 struct join_file {
         struct vd_file file;
         size_t count;
-        struct part parts[];
+        struct part *parts;
 };
 
 static const struct join_file *join(const struct vd_file *f)
@@ -206,6 +206,7 @@ static void join_close(struct vd_file *f)
 {
         for (size_t i = 0; i < join(f)->count; i++)
                 vd_file_unref(join(f)->parts[i].file);
+        free(join(f)->parts);
         free(f);
 }
 
@@ -217,14 +218,18 @@ static const struct vd_file_ops join_ops = {
 
 static struct join_file *join_new(size_t count, const char *name, bool writable, struct vd_error *err)
 {
-        struct join_file *j = calloc(1, sizeof(*j) + count * sizeof(j->parts[0]));
+        struct join_file *j = calloc(1, sizeof(*j));
 
-        if (!j) {
+        if (j)
+                j->parts = calloc(count, sizeof(*j->parts));
+        if (!j || !j->parts) {
+                free(j);
                 vd_fail(err, -ENOMEM, "%s", name);
                 return NULL;
         }
         j->count = count;
         if (vd_file_init(&j->file, &join_ops, name, writable, err)) {
+                free(j->parts);
                 free(j);
                 return NULL;
         }
@@ -266,6 +271,21 @@ int vd_file_join(struct vd_file **out, struct vd_file *const *parts, size_t coun
                 start += length;
         }
         *out = &j->file;
+        return 0;
+}
+
+int vd_file_join_add(struct vd_file *f, struct vd_file *file, struct vd_error *err)
+{
+        struct join_file *j = (struct join_file *)f;
+        struct part *parts = reallocarray(j->parts, j->count + 1, sizeof(*parts)), *last;
+
+        if (!parts)
+                return vd_fail(err, -ENOMEM, "%s", f->name);
+        j->parts = parts;
+        last = &parts[j->count - 1];
+        last->length = part_length(last);
+        parts[j->count++] = (struct part){ vd_file_ref(file), last->start + last->length, 0, UINT64_MAX };
+        f->writable = f->writable && file->writable;
         return 0;
 }
 

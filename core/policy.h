@@ -2,7 +2,8 @@
 /* policy.h: what an image may make us open.
  *
  * Names inside images are untrusted.  Parents: any regular file.  Extents and external data files: only in the image's
- * own directory or below; so are the parts of a split image, whatever the policy says.  Never devices, /proc, /sys, sockets, URLs or "json:" names.
+ * own directory or below; so are the parts of a split image, whatever the policy says.  Never devices, /proc, /sys,
+ * sockets, URLs or "json:" names.
  */
 #ifndef VD_CORE_POLICY_H
 #define VD_CORE_POLICY_H

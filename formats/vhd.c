@@ -2,11 +2,11 @@
 /* vhd.c: Virtual PC and Hyper-V disks (reference: docs/formats.md, "VHD")
  *
  *      fixed           [ guest data ][ footer 512 ]
- *      dynamic         [ footer copy 512 ][ header 1024 ][ table: be32 per block ][ locators ][ blocks ... ][ footer 512 ]
- *      block           [ sector bitmap, padded to 512 ][ guest data ]
+ *      dynamic         [ footer copy 512 ][ header 1024 ][ table: be32 per block ][ locators ][ blocks ][ footer 512 ]
+ *      a block         [ sector bitmap, padded to 512 ][ guest data ]
  *
- * A table entry is the sector number of a block's bitmap; all ones: no block.  Of dynamic disks the bitmaps are not read
- * (some writers forget to set them), of differencing ones they decide sector by sector between this image and the parent.
+ * A table entry is the sector number of a block's bitmap; all ones: no block.  Of dynamic disks the bitmaps are not
+ * read (some writers forget to set them), of differencing ones they decide sector by sector between image and parent.
  * Cost: nothing is kept but pages of the table and of the bitmaps.
  */
 #include "vhd.h"
@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "util/checked.h"
+#include "util/text.h"
 
 uint32_t vhd_checksum(const void *bytes, size_t length, size_t field)
 {
@@ -164,6 +165,18 @@ static void trim_unwritten(struct vd_extent *ext)
                 ext->length = vd_min(ext->length, size - ext->position);
 }
 
+/* Without a footer at the end an entry that points too far has a likely reason. */
+static void explain_cut(const struct vd_image *img, struct vd_error *err)
+{
+        char name[4096], shown[512];
+
+        if (vhd_part_name(img->path, 1, name, sizeof(name)))
+                vd_error_prefix(err, "the file is cut short, or its part %s is missing",
+                                vd_printable(shown, sizeof(shown), name, strlen(name)));
+        else
+                vd_error_prefix(err, "the file is cut short");
+}
+
 static int vhd_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
 {
         struct vhd *vhd = img->state;
@@ -173,8 +186,8 @@ static int vhd_map(struct vd_image *img, uint64_t offset, uint64_t max, struct v
         if (vhd->type == VHD_FIXED)
                 return map_fixed(img, offset, max, ext, err);
         rc = vd_blocktable_map(&vhd->table, offset, max, ext, &partial, err);
-        if (rc < 0 && vhd->back == VHD_COPY_BAD && vhd->parts == 1)
-                vd_error_prefix(err, "the file is cut short, or a part of a split disk is missing");
+        if (rc < 0 && vhd->back == VHD_COPY_BAD)
+                explain_cut(img, err);
         if (!rc && partial)
                 rc = map_sectors(vhd, ext, err);
         if (!rc && img->is_new && ext->kind == VD_DATA)

@@ -71,7 +71,7 @@ struct vhd_header_disk {                /* of dynamic and differencing disks, at
         be32 entries;                   /* of the table; may be more than the disk needs */
         be32 block_bytes;
         be32 checksum;                  /* as the footer's, over 1024 bytes */
-        uint8_t parent_id[16];          /* the parent's footer.id; XenServer: zeros in a differencing disk: raw parent */
+        uint8_t parent_id[16];          /* the parent's footer.id; zeros (XenServer): the parent is a raw disk */
         be32 parent_time;               /* the parent file's modification time; Windows writes 0 */
         be32 reserved;
         uint8_t parent_name[VHD_NAME_BYTES];    /* UTF-16, big-endian, padded with NULs */
@@ -141,6 +141,8 @@ struct vhd {
         uint64_t batmap_position;       /* of its header; 0: none */
 
         /* Writing. */
+        uint64_t part_bytes;            /* new split disks: of every part but the last; 0: whole */
+        struct vd_file *part_files[VHD_PARTS];  /* of them; borrowed from the output */
         bool grown;                     /* in place: the footer was moved, there may be spare room in front of it */
         bool batmap_cleared;
         bool given_id;                  /* new: the id is the user's */
@@ -160,6 +162,8 @@ bool vhd_add_region(struct vhd *, uint64_t position, uint64_t length, const char
 
 /* vhd_open.c */
 int vhd_open(struct vd_image *, struct vd_error *);
+/* "disk.v07" for "dir/disk.vhd"; false and "" when the name does not end in .vhd. */
+bool vhd_part_name(const char *path, size_t part, char *name, size_t room);
 enum vd_match vhd_probe(const struct vd_probe *);
 
 /* vhd_parent.c */
@@ -174,7 +178,7 @@ void vhd_describe(struct vd_image *, struct vd_report *);
 /* vhd_create.c */
 struct vhd_params {
         const char *subformat, *chs, *uuid, *creator, *preallocation;
-        uint64_t block_bytes;
+        uint64_t block_bytes, split_bytes;
         bool force_size;
 };
 extern const struct vd_opt vhd_create_opts[];
@@ -182,6 +186,8 @@ extern const char *const vhd_subformats[];
 int vhd_create(struct vd_image *, const struct vd_create *, struct vd_error *);
 int vhd_finish_new(struct vd_image *, struct vd_error *);
 int vhd_write_footer(struct vd_image *, uint64_t position, struct vd_error *);
+/* New split disks: there are parts for the first `end` bytes.  Nothing for others. */
+int vhd_add_parts(struct vd_image *, uint64_t end, struct vd_error *);
 /* Where the data of new blocks begins: a multiple of this, as long as the disk then still fits the table's reach. */
 uint64_t vhd_alignment(uint64_t blocks, uint32_t block_bytes, uint32_t bitmap_bytes);
 

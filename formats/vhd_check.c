@@ -11,6 +11,13 @@
 #include "util/iszero.h"
 #include "vhd.h"
 
+enum { CHECK_BYTES = 256 * 1024 };
+
+struct check_buffers {
+        uint8_t bits[VHD_BLOCK_MAX / VHD_SECTOR / 8];
+        uint8_t data[CHECK_BYTES];
+};
+
 static int region(struct vd_check *check, enum vd_class class, uint64_t position, uint64_t length, const char *what,
                   struct vd_error *err)
 {
@@ -29,8 +36,8 @@ static int walk_locators(const struct vhd *vhd, struct vd_check *check, struct v
 
                 if (l->platform[0] && !l->room && l->length)
                         vd_find(&check->findings, VD_WARNING, "vhd-locator", l->offset, l->length, VD_NOWHERE, 0, true,
-                                "parent locator %zu (%s): %" PRIu32 " bytes at %" PRIu64 " lie past the blocks' end at %"
-                                PRIu64, i, l->platform, l->length, l->offset, vhd->end);
+                                "parent locator %zu (%s): %" PRIu32 " bytes at %" PRIu64 " lie past %" PRIu64
+                                ", where blocks end", i, l->platform, l->length, l->offset, vhd->end);
                 /* Only the text: some writers claim more room than there is between two structures. */
                 else if (l->platform[0])
                         rc = region(check, VD_CLASS_HEADER, l->offset, l->length, "parent locator", err);
@@ -107,12 +114,12 @@ static void check_footer_fields(const struct vhd *vhd, const struct vd_image *im
                         "%" PRIu64 " bytes between the end of the disk and the footer", vhd->end - current);
         if (memcmp(&chs, &usual, sizeof(chs)) && !vd_chs_is_largest(chs))
                 vd_find(f, VD_NOTE, "vhd-geometry", at + 56, 4, VD_NOWHERE, 0, true,
-                        "geometry %u/%u/%u, for %" PRIu64 " bytes it is %u/%u/%u", chs.cylinders, chs.heads, chs.sectors,
-                        current, usual.cylinders, usual.heads, usual.sectors);
+                        "geometry %u/%u/%u, for %" PRIu64 " bytes it is %u/%u/%u", chs.cylinders, chs.heads,
+                        chs.sectors, current, usual.cylinders, usual.heads, usual.sectors);
         if (img->size < current - current % VHD_SECTOR)
                 vd_find(f, VD_WARNING, "vhd-size-rule", at + 48, 8, img->size, current - img->size, false,
-                        "creator '%.4s' and geometry make the disk %" PRIu64 " bytes long, the size field says %" PRIu64,
-                        footer->creator, img->size, current);
+                        "creator '%.4s' and geometry make the disk %" PRIu64 " bytes long, the size field says %"
+                        PRIu64, footer->creator, img->size, current);
         if (vd_guid_is_zero(footer->id))
                 vd_find(f, VD_WARNING, "vhd-id-zero", at + 68, 16, VD_NOWHERE, 0, true,
                         "the unique id is zero: the disk cannot be a parent");
@@ -147,38 +154,42 @@ static void check_header(const struct vhd *vhd, struct vd_findings *f)
         }
 }
 
+/* How many of the sectors, at most `most`, read as zeros without being there: holes of the host's file. */
+static int sectors_of_hole(struct vd_file *file, uint64_t position, uint64_t most, uint64_t *sectors,
+                           struct vd_error *err)
+{
+        uint64_t end;
+        bool data;
+        int rc = vd_file_next(file, position, &data, &end, err);
+
+        *sectors = data ? 0 : vd_min(most, (end - position) / VHD_SECTOR);
+        return rc;
+}
+
 /* Is there data where the bitmap of a dynamic disk's block says that nothing was written? */
-static int find_unmarked(struct vd_image *img, uint64_t block, const struct vd_block *value, uint8_t *bits,
-                         uint8_t *buffer, size_t buffer_bytes, struct vd_findings *f, struct vd_error *err)
+static int find_unmarked(struct vd_image *img, uint64_t block, const struct vd_block *value, struct check_buffers *b,
+                         struct vd_findings *f, struct vd_error *err)
 {
         struct vhd *vhd = img->state;
-        uint64_t bytes = vd_min(vhd->block_bytes, img->size - vd_min(img->size, block * vhd->block_bytes));
-        uint64_t sectors = vd_div_up(bytes, VHD_SECTOR), found = 0, first = 0;
-        int rc = vd_file_read(img->file, bits, vhd->bitmap_bytes, value->position - vhd->bitmap_bytes, err);
+        uint64_t bytes = vd_min(vhd->block_bytes, img->size - block * vhd->block_bytes);
+        uint64_t sectors = vd_div_up(bytes, VHD_SECTOR), found = 0, first = 0, run;
+        int rc = vd_file_read(img->file, b->bits, vhd->bitmap_bytes, value->position - vhd->bitmap_bytes, err);
 
-        for (uint64_t s = 0; s < sectors && !rc; ) {
-                bool set, data = true;
-                uint64_t run = vd_bits_run(bits, s, sectors, true, &set), at = value->position + s * VHD_SECTOR, hole;
+        for (uint64_t s = 0; s < sectors && !rc; s += run) {
+                uint64_t at = value->position + s * VHD_SECTOR, hole;
+                bool set;
 
-                if (set) {
-                        s += run;
+                run = vd_bits_run(b->bits, s, sectors, true, &set);
+                if (set)
                         continue;
-                }
-                rc = vd_file_next(img->file, at, &data, &hole, err);
-                if (rc < 0)
-                        break;
-                run = data ? vd_min(run, buffer_bytes / VHD_SECTOR) : vd_min(run, vd_max((hole - at) / VHD_SECTOR, 1));
-                if (data || hole - at < VHD_SECTOR)
-                        rc = vd_file_read(img->file, buffer, run * VHD_SECTOR, at, err);
-                else
-                        memset(buffer, 0, VHD_SECTOR);
-                for (uint64_t i = 0; i < run && !rc && (data || hole - at < VHD_SECTOR); i++) {
-                        if (vd_is_zero(buffer + i * VHD_SECTOR, VHD_SECTOR))
-                                continue;
-                        if (!found++)
+                rc = sectors_of_hole(img->file, at, run, &hole, err);
+                run = hole ? hole : vd_min(run, CHECK_BYTES / VHD_SECTOR);
+                if (rc < 0 || hole)
+                        continue;
+                rc = vd_file_read(img->file, b->data, run * VHD_SECTOR, at, err);
+                for (uint64_t i = 0; i < run && !rc; i++)
+                        if (!vd_is_zero(b->data + i * VHD_SECTOR, VHD_SECTOR) && !found++)
                                 first = s + i;
-                }
-                s += run;
         }
         if (!rc && found)
                 vd_find(f, VD_WARNING, "vhd-bitmap-clear", value->position + first * VHD_SECTOR, found * VHD_SECTOR,
@@ -189,17 +200,17 @@ static int find_unmarked(struct vd_image *img, uint64_t block, const struct vd_b
 }
 
 /* QEMU appends blocks without clearing the space: an old footer behind the last block becomes guest data. */
-static int find_old_footer(struct vd_image *img, uint64_t block, const struct vd_block *value, uint8_t *buffer,
-                           struct vd_findings *f, struct vd_error *err)
+static int find_old_footer(struct vd_image *img, uint64_t block, const struct vd_block *value,
+                           struct check_buffers *b, struct vd_findings *f, struct vd_error *err)
 {
         enum { NEAR = 16 };             /* sectors; writers pad to 4 KiB */
         struct vhd *vhd = img->state;
         size_t got;
-        int rc = vd_file_read_some(img->file, buffer, vd_min(NEAR * VHD_SECTOR, vhd->block_bytes), value->position, &got,
-                                   err);
+        int rc = vd_file_read_some(img->file, b->data, vd_min(NEAR * VHD_SECTOR, vhd->block_bytes), value->position,
+                                   &got, err);
 
         for (size_t at = 0; at + VHD_SECTOR <= got && !rc; at += VHD_SECTOR) {
-                const struct vhd_footer_disk *old = (const void *)(buffer + at);
+                const struct vhd_footer_disk *old = (const void *)(b->data + at);
 
                 if (!memcmp(old->cookie, vhd->footer.cookie, sizeof(old->cookie)) &&
                     !memcmp(old->id, vhd->footer.id, sizeof(old->id)))
@@ -213,13 +224,12 @@ static int find_old_footer(struct vd_image *img, uint64_t block, const struct vd
 
 static int check_blocks(struct vd_image *img, struct vd_findings *f, struct vd_error *err)
 {
-        enum { BUFFER = 256 * 1024 };
         struct vhd *vhd = img->state;
-        VD_AUTOFREE uint8_t *bits = malloc(vhd->bitmap_bytes), *buffer = malloc(BUFFER);
+        VD_AUTOFREE struct check_buffers *b = malloc(sizeof(*b));
         uint64_t blocks = vd_div_up(img->size, vhd->block_bytes);
         int rc = 0;
 
-        if (!bits || !buffer)
+        if (!b)
                 return vd_fail(err, -ENOMEM, "no memory to check blocks");
         for (uint64_t block = 0; block < blocks && !rc; ) {
                 struct vd_error known = VD_ERROR_INIT;          /* found by the walk */
@@ -237,9 +247,9 @@ static int check_blocks(struct vd_image *img, struct vd_findings *f, struct vd_e
                 }
                 value = (struct vd_block){ .kind = VD_DATA, .position = run.position };
                 if (vhd->type == VHD_DYNAMIC)
-                        rc = find_unmarked(img, block, &value, bits, buffer, BUFFER, f, err);
+                        rc = find_unmarked(img, block, &value, b, f, err);
                 if (!rc && !vd_guid_is_zero(vhd->footer.id))
-                        rc = find_old_footer(img, block, &value, buffer, f, err);
+                        rc = find_old_footer(img, block, &value, b, f, err);
                 block++;
         }
         return rc;

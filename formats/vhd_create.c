@@ -15,7 +15,9 @@
 #include "util/checked.h"
 #include "vhd.h"
 
-const char *const vhd_subformats[] = { "dynamic", "fixed", "differencing", NULL };
+#define FAT_FILE_BYTES (4096ull * 1024 * 1024 - VHD_SECTOR)    /* whole sectors that fit a file on FAT32 */
+
+const char *const vhd_subformats[] = { "dynamic", "fixed", "differencing", "split", NULL };
 static const char *const chs_modes[] = { "exact", "compat", NULL };
 static const char *const preallocations[] = { "off", "falloc", "full", NULL };
 
@@ -23,7 +25,10 @@ static const char *const preallocations[] = { "off", "falloc", "full", NULL };
 
 const struct vd_opt vhd_create_opts[] = {
         { .name = "subformat", .type = VD_OPT_CHOICE, FIELD(subformat), .argument = "TYPE", .choices = vhd_subformats,
-          .help = "dynamic (grows), fixed, or differencing (the default with a backing file)" },
+          .help = "dynamic (grows), fixed, differencing (the default with a backing file), or split (dynamic, in parts "
+                  "that fit FAT32)" },
+        { .name = "split_size", .type = VD_OPT_SIZE, FIELD(split_bytes), .argument = "SIZE",
+          .help = "split a disk of any type into files of this size, a multiple of 512" },
         { .name = "block_size", .type = VD_OPT_SIZE, FIELD(block_bytes), .argument = "SIZE",
           .help = "of a dynamic or differencing disk: a power of two from 512 to 256M; 2M when not given" },
         { .name = "chs", .type = VD_OPT_CHOICE, FIELD(chs), .argument = "MODE", .choices = chs_modes,
@@ -113,7 +118,8 @@ static int write_free_table(struct vd_image *img, uint64_t position, uint64_t by
 
         memset(free_entries, 0xff, sizeof(free_entries));
         for (uint64_t at = 0; at < bytes && !rc; at += sizeof(free_entries))
-                rc = vd_file_write(img->file, free_entries, vd_min(sizeof(free_entries), bytes - at), position + at, err);
+                rc = vd_file_write(img->file, free_entries, vd_min(sizeof(free_entries), bytes - at), position + at,
+                                   err);
         return rc;
 }
 
@@ -126,10 +132,12 @@ static int create_blocks(struct vd_image *img, const struct vd_create *create, c
         int rc = 0;
 
         if (!vd_is_pow2(block_bytes) || block_bytes < VHD_SECTOR || block_bytes > VHD_BLOCK_MAX)
-                return vd_fail(err, VD_EUSAGE, "block_size %" PRIu64 " is not a power of two from 512 to %d", block_bytes,
-                               VHD_BLOCK_MAX);
+                return vd_fail(err, VD_EUSAGE, "block_size %" PRIu64 " is not a power of two from 512 to %d",
+                               block_bytes, VHD_BLOCK_MAX);
         if (params->preallocation && strcmp(params->preallocation, "off") != 0)
                 return vd_fail(err, VD_EUSAGE, "preallocation=%s is for fixed disks", params->preallocation);
+        if (block_bytes < 4096)
+                vd_image_warn(img, "QEMU misreads disks with blocks of less than 4096 bytes");
         entries = vd_div_up(img->size, block_bytes);
         vhd->block_bytes = (uint32_t)block_bytes;
         vhd->bitmap_bytes = (uint32_t)vd_round_up(vd_div_up(block_bytes / VHD_SECTOR, 8), VHD_SECTOR);
@@ -149,7 +157,9 @@ static int create_blocks(struct vd_image *img, const struct vd_create *create, c
                 return vd_fail(err, VD_EUNSUPPORTED, "with blocks of %" PRIu64 " bytes a disk of %" PRIu64
                                " bytes would not fit the 2 TiB that the BAT can reach when it is full", block_bytes,
                                img->size);
-        rc = write_free_table(img, be64_get(h->table_offset), position - be64_get(h->table_offset), err);
+        rc = vhd_add_parts(img, position + VHD_SECTOR, err);
+        if (!rc)
+                rc = write_free_table(img, be64_get(h->table_offset), position - be64_get(h->table_offset), err);
         if (!rc && vhd_is_differencing(vhd)) {
                 rc = vhd_write_parent(img, create, &position, err);
                 if (!rc)
@@ -158,6 +168,8 @@ static int create_blocks(struct vd_image *img, const struct vd_create *create, c
                         vd_image_warn(img, "the disk is smaller than its parent (%" PRIu64 " bytes)",
                                       create->backing->size);
         }
+        if (!rc)
+                rc = vhd_add_parts(img, position + VHD_SECTOR, err);
         if (!rc)
                 rc = vhd_open_tables(img, err);
         vhd->table.next = position;
@@ -174,6 +186,9 @@ static int create_fixed(struct vd_image *img, const struct vhd_params *params, s
         if (params->block_bytes)
                 return vd_fail(err, VD_EUSAGE, "a fixed disk has no blocks: block_size is for dynamic ones");
         img->identity = true;
+        rc = vhd_add_parts(img, img->size + VHD_SECTOR, err);
+        if (rc < 0)
+                return rc;
         if (!strcmp(mode, "falloc") && img->size)
                 return vd_file_allocate(img->file, 0, img->size, err);
         for (uint64_t at = 0; !strcmp(mode, "full") && at < img->size && !rc; at += sizeof(zeros))
@@ -189,12 +204,64 @@ static int choose_type(const struct vd_create *create, const struct vhd_params *
         *type = create->backing_name ? VHD_DIFFERENCING : VHD_DYNAMIC;
         if (!name)
                 return 0;
+        if (!strcmp(name, "split"))
+                return 0;
         if (create->backing_name && strcmp(name, "differencing") != 0)
                 return vd_fail(err, VD_EUSAGE, "a %s VHD has no backing file, only a differencing one", name);
         if (!create->backing_name && !strcmp(name, "differencing"))
                 return vd_fail(err, VD_EUSAGE, "a differencing VHD needs a backing file");
         if (!strcmp(name, "fixed"))
                 *type = VHD_FIXED;
+        return 0;
+}
+
+int vhd_add_parts(struct vd_image *img, uint64_t end, struct vd_error *err)
+{
+        struct vhd *vhd = img->state;
+
+        while (vhd->part_bytes && end > vhd->parts * vhd->part_bytes) {
+                const char *slash = strrchr(img->path, '/');
+                char name[4096];
+                int rc;
+
+                if (vhd->parts == VHD_PARTS)
+                        return vd_fail(err, VD_EUNSUPPORTED, "the disk needs more than %d parts of %" PRIu64
+                                       " bytes: a larger split_size is needed", VHD_PARTS, vhd->part_bytes);
+                if (!vhd_part_name(img->path, vhd->parts, name, sizeof(name)))
+                        return vd_fail(err, VD_EUSAGE, "the name of a split disk ends in .vhd, '%s' does not",
+                                       slash ? slash + 1 : img->path);
+                rc = vd_file_truncate(vhd->part_files[vhd->parts - 1], vhd->part_bytes, err);
+                if (!rc)
+                        rc = vd_output_add(img->output, name, &vhd->part_files[vhd->parts], err);
+                if (!rc)
+                        rc = vd_file_join_add(img->file, vhd->part_files[vhd->parts], err);
+                if (rc < 0)
+                        return rc;
+                vhd->parts++;
+        }
+        return 0;
+}
+
+/* A split disk is a join from the beginning; the first part has the disk's name. */
+static int start_split(struct vd_image *img, const struct vhd_params *params, struct vd_error *err)
+{
+        struct vhd *vhd = img->state;
+        bool split = params->split_bytes || (params->subformat && !strcmp(params->subformat, "split"));
+        struct vd_file *joined;
+        int rc;
+
+        if (!split)
+                return 0;
+        vhd->part_bytes = params->split_bytes ? params->split_bytes : FAT_FILE_BYTES;
+        if (vhd->part_bytes % VHD_SECTOR || vhd->part_bytes < 4096)
+                return vd_fail(err, VD_EUSAGE, "split_size %" PRIu64 " is not a multiple of 512 from 4096 on",
+                               vhd->part_bytes);
+        vhd->part_files[0] = img->file;
+        rc = vd_file_join(&joined, &img->file, 1, vd_file_name(img->file), err);
+        if (rc < 0)
+                return rc;
+        vd_file_unref(img->file);       /* the output keeps it */
+        img->file = joined;
         return 0;
 }
 
@@ -231,6 +298,8 @@ int vhd_create(struct vd_image *img, const struct vd_create *create, struct vd_e
         }
         if (!rc)
                 rc = put_size(img, create, params, err);
+        if (!rc)
+                rc = start_split(img, params, err);
         if (!rc)
                 rc = vhd->type == VHD_FIXED ? create_fixed(img, params, err) : create_blocks(img, create, params, err);
         if (rc < 0)

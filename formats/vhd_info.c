@@ -116,8 +116,8 @@ void vhd_describe(struct vd_image *img, struct vd_report *report)
 
                 vd_report_offset(batmap, "offset", "offset", be64_get(vhd->batmap.offset));
                 vd_report_bytes(batmap, "length", "length", (uint64_t)be32_get(vhd->batmap.sectors) * VHD_SECTOR);
-                vd_report_textf(batmap, "version", "version", "%" PRIu32 ".%" PRIu32, be32_get(vhd->batmap.version) >> 16,
-                                be32_get(vhd->batmap.version) & 0xffff);
+                vd_report_textf(batmap, "version", "version", "%" PRIu32 ".%" PRIu32,
+                                be32_get(vhd->batmap.version) >> 16, be32_get(vhd->batmap.version) & 0xffff);
         }
         if (vhd_is_differencing(vhd))
                 describe_parent(vhd, report);

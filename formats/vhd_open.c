@@ -118,8 +118,7 @@ static int read_back(struct vd_image *img, struct vhd_footer_disk *footer, struc
         return 0;
 }
 
-/* "disk.v07" for "dir/disk.vhd"; false when the name does not end in .vhd. */
-static bool part_name(const char *path, size_t part, char *name, size_t room)
+bool vhd_part_name(const char *path, size_t part, char *name, size_t room)
 {
         const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
         size_t length = strlen(base);
@@ -130,50 +129,40 @@ static bool part_name(const char *path, size_t part, char *name, size_t room)
         return (size_t)snprintf(name, room, "%.*s%c%02zu", (int)(length - 3), base, base[length - 3], part) < room;
 }
 
-/* Opens the parts that follow the first one and puts them together as img->file.  No part: the image stays as it is. */
-static int join_parts(struct vd_image *img, struct vd_error *err)
+/* Adds parts to the first one until there is a footer at the end; img->file becomes all of them.  No part: nothing
+ * changes.  A part that is missing: *missing is its name. */
+static int join_parts(struct vd_image *img, struct vhd_footer_disk *back, char *missing, size_t room,
+                      struct vd_error *err)
 {
         struct vhd *vhd = img->state;
-        struct vd_file *parts[VHD_PARTS] = { img->file }, *joined = NULL;
-        char name[4096];
-        size_t count = 1;
         int rc = 0;
 
-        for (; count < VHD_PARTS && part_name(img->path, count, name, sizeof(name)); count++) {
+        while (!rc && vhd->back != VHD_COPY_GOOD && vhd->parts < VHD_PARTS &&
+               vhd_part_name(img->path, vhd->parts, missing, room)) {
                 struct vd_error why = VD_ERROR_INIT;
+                struct vd_file *part, *joined = NULL;
 
-                rc = vd_image_open_part(img, name, &parts[count], &why);
-                if (rc == -ENOENT) {
-                        rc = 0;
-                        break;
-                }
+                rc = vd_image_open_part(img, missing, &part, &why);
                 if (rc < 0) {
-                        *err = why;
-                        break;
+                        if (rc != -ENOENT)
+                                *err = why;
+                        return rc == -ENOENT ? 0 : rc;
                 }
+                if (vhd->parts == 1)
+                        rc = vd_file_join(&joined, &img->file, 1, vd_file_name(img->file), err);
+                if (joined) {
+                        vd_file_unref(img->file);
+                        img->file = joined;
+                }
+                if (!rc)
+                        rc = vd_file_join_add(img->file, part, err);
+                vd_file_unref(part);
+                vhd->parts++;
+                if (!rc)
+                        rc = read_back(img, back, err);
         }
-        if (!rc && count > 1)
-                rc = vd_file_join(&joined, parts, count, vd_file_name(img->file), err);
-        for (size_t i = 1; i < count; i++)
-                vd_file_unref(parts[i]);
-        if (rc < 0 || count == 1)
-                return rc;
-        vd_file_unref(img->file);
-        img->file = joined;
-        vhd->parts = count;
-        return 0;
-}
-
-/* A split disk whose set is not complete ends without a footer: names the part that is missing. */
-static int missing_part(struct vd_image *img, struct vd_error *err)
-{
-        struct vhd *vhd = img->state;
-        char name[4096], shown[512];
-
-        part_name(img->path, vhd->parts, name, sizeof(name));
-        return vd_fail(err, VD_ECORRUPT, "the disk is split: part %s is missing, or the %zu parts that are there do not "
-                       "end with a good footer (%s)", vd_printable(shown, sizeof(shown), name, strlen(name)), vhd->parts,
-                       vhd->back_fault);
+        *missing = '\0';
+        return rc;
 }
 
 static int no_footer(struct vd_image *img, int front_rc, struct vd_error *err)
@@ -184,11 +173,13 @@ static int no_footer(struct vd_image *img, int front_rc, struct vd_error *err)
         if (vd_file_size(img->file) < VHD_SECTOR)
                 return vd_fail(err, VD_ECORRUPT, "no footer: the file has only %" PRIu64 " bytes",
                                vd_file_size(img->file));
-        if (front_rc == VD_EFORMAT && !strcmp(vhd->back_fault, no_cookie))
+        if (front_rc == VD_EFORMAT && !strcmp(vhd->back_fault, no_cookie)) {
+                bool splits = vhd_part_name(img->path, 1, name, sizeof(name));
+
                 return vd_fail(err, VD_EFORMAT, "no footer at either end: this is no VHD, or it is cut short%s%s; "
-                               "-f raw reads it as it is",
-                               part_name(img->path, 1, name, sizeof(name)) ? " or misses its part " : "",
+                               "-f raw reads it as it is", splits ? " or misses its part " : "",
                                vd_printable(shown, sizeof(shown), name, strlen(name)));
+        }
         return vd_fail(err, front_rc == VD_EUNSUPPORTED ? front_rc : VD_ECORRUPT,
                        "no usable footer: at 0: %s; at the end: %s", vhd->front_fault, vhd->back_fault);
 }
@@ -198,6 +189,7 @@ static int read_footers(struct vd_image *img, struct vd_error *err)
 {
         struct vhd *vhd = img->state;
         struct vhd_footer_disk front = { 0 }, back;
+        char missing[4096], shown[512], ids[2][VD_GUID_TEXT];
         size_t got;
         int rc = vd_file_read_some(img->file, &front, sizeof(front), 0, &got, err);
 
@@ -212,11 +204,16 @@ static int read_footers(struct vd_image *img, struct vd_error *err)
         vhd->parts = 1;
         rc = read_back(img, &back, err);
         if (!rc && vhd->back != VHD_COPY_GOOD) {
-                rc = join_parts(img, err);
-                if (!rc && vhd->parts > 1)
-                        rc = read_back(img, &back, err);
+                rc = join_parts(img, &back, missing, sizeof(missing), err);
                 if (!rc && vhd->parts > 1 && vhd->back != VHD_COPY_GOOD)
-                        rc = missing_part(img, err);
+                        rc = vd_fail(err, VD_ECORRUPT, "the disk is split: part %s is missing, or the %zu parts that "
+                                     "are there do not end with a good footer (%s)",
+                                     vd_printable(shown, sizeof(shown), missing, strlen(missing)), vhd->parts,
+                                     vhd->back_fault);
+                if (!rc && vhd->parts > 1 && !front_rc && memcmp(front.id, back.id, sizeof(front.id)))
+                        rc = vd_fail(err, VD_ECORRUPT, "the %zu parts do not belong together: the first is of disk %s, "
+                                     "the last of %s", vhd->parts, vd_guid_text(front.id, VD_GUID_RFC, ids[0]),
+                                     vd_guid_text(back.id, VD_GUID_RFC, ids[1]));
         }
         if (rc < 0)
                 return rc;
@@ -279,8 +276,8 @@ static int vhd_size(struct vd_image *img, uint64_t data, struct vd_error *err)
         if (!vd_chs_is_largest(chs) && creator_uses_geometry(&vhd->footer) && by_chs && by_chs < img->size &&
             (data != img->size || rounding)) {
                 vhd->size_rule = "geometry";
-                vd_image_warn(img, "its creator '%.4s' shows %" PRIu64 " bytes (geometry %u/%u/%u) of a size of %" PRIu64
-                              "; the rest is left out", vhd->footer.creator, by_chs, chs.cylinders, chs.heads,
+                vd_image_warn(img, "its creator '%.4s' shows %" PRIu64 " bytes (geometry %u/%u/%u) of a size of %"
+                              PRIu64 "; the rest is left out", vhd->footer.creator, by_chs, chs.cylinders, chs.heads,
                               chs.sectors, img->size);
                 img->size = by_chs;
         }
@@ -352,8 +349,8 @@ static int read_header(struct vd_image *img, struct vd_error *err)
 static int read_batmap(struct vd_image *img, struct vd_error *err)
 {
         struct vhd *vhd = img->state;
-        uint64_t at = vd_round_up(be64_get(vhd->header.table_offset) + 4ull * be32_get(vhd->header.entries), VHD_SECTOR);
-        uint64_t map, length;
+        uint64_t table_end = be64_get(vhd->header.table_offset) + 4ull * be32_get(vhd->header.entries);
+        uint64_t at = vd_round_up(table_end, VHD_SECTOR), map, length;
         bool has = !memcmp(vhd->footer.creator, "tap", 4) &&
                    (be16_get(vhd->footer.creator_major) > 1 ||
                     (be16_get(vhd->footer.creator_major) == 1 && be16_get(vhd->footer.creator_minor) >= 1));
@@ -396,7 +393,7 @@ static int open_blocks(struct vd_image *img, struct vd_error *err)
         if (!rc && vhd_is_differencing(vhd)) {
                 if (!memcmp(vhd->footer.creator, "tap", 4) && be16_get(vhd->footer.creator_major) == 0)
                         return vd_fail(err, VD_EUNSUPPORTED,
-                                       "differencing disk of XenServer 0.1, whose sector bitmaps have another bit order");
+                                       "differencing disk of XenServer 0.1: its sector bitmaps have another bit order");
                 rc = vhd_read_parent(img, err);
         }
         img->unit = vhd->block_bytes;

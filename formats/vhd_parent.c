@@ -313,7 +313,7 @@ static int put_name(struct vhd *vhd, const char *name, struct vd_error *err)
                         return 0;
                 }
         }
-        return vd_fail(err, VD_EUNSUPPORTED, "the parent's name is longer than the 255 characters that VHD has room for");
+        return vd_fail(err, VD_EUNSUPPORTED, "the parent's name is longer than 255 characters, which is all VHD has room for");
 }
 
 int vhd_write_parent(struct vd_image *img, const struct vd_create *create, uint64_t *position, struct vd_error *err)
@@ -333,12 +333,13 @@ int vhd_write_parent(struct vd_image *img, const struct vd_create *create, uint6
         if (!parent)
                 return vd_fail(err, VD_EUNSUPPORTED, "the parent must be there: its id becomes part of the new disk");
         if (strchr(name, '\\'))
-                return vd_fail(err, VD_EUNSUPPORTED, "the parent's name has a backslash, which VHD takes for a separator");
+                return vd_fail(err, VD_EUNSUPPORTED, "the parent's name has a backslash, a separator to VHD");
         if (is_vhd) {
                 const struct vhd *other = parent->state;
 
                 if (vd_guid_is_zero(other->footer.id))
-                        return vd_fail(err, VD_EUNSUPPORTED, "%s has no unique id and cannot be a parent", parent->path);
+                        return vd_fail(err, VD_EUNSUPPORTED, "%s has no unique id and cannot be a parent",
+                                       parent->path);
                 memcpy(vhd->parent_id, other->footer.id, sizeof(vhd->parent_id));
         }
         /* Never later than now, which SOURCE_DATE_EPOCH may have set back. */

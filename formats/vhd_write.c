@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* vhd_write.c: writing into a VHD, new or in place.
  *
- * Blocks are appended.  In place the order is: a footer at the new end, sync; the old footer's bytes become zeros and with
- * them part of the new blocks; data, sync (core); sector bitmaps, sync; table entries, sync (core).  To pay for the
- * first sync seldom the end moves SPARE bytes further than needed, and back in vhd_finish().  Cut short anywhere, the
- * image has a footer at its end and reads as before or as after; space is lost at worst.
+ * Blocks are appended.  In place the order is: a footer at the new end, sync; the old footer's bytes become zeros and
+ * with them part of the new blocks; data, sync (core); sector bitmaps, sync; table entries, sync (core).  To pay for
+ * the first sync seldom the end moves SPARE bytes further than needed, and back in vhd_finish().  Cut short anywhere,
+ * the image has a footer at its end and reads as before or as after; space is lost at worst.
  */
 #include <errno.h>
 #include <string.h>
@@ -65,9 +65,22 @@ static int allocate(struct vd_image *img, uint64_t block, struct vd_block *value
         rc = vd_blocktable_allocate(table, block, value, err);
         if (rc < 0)
                 return rc;
-        if (img->is_new)
-                return start_bitmap(vhd, value, err);
+        if (img->is_new) {
+                rc = vhd_add_parts(img, table->next + VHD_SECTOR, err);
+                return rc < 0 ? rc : start_bitmap(vhd, value, err);
+        }
         return table->next > vhd->end ? move_end(img, table->next, err) : 0;
+}
+
+/* A place in a new split disk is one in a part; at most up to the part's end. */
+static int place_in_part(const struct vhd *vhd, struct vd_place *place)
+{
+        if (!vhd->part_bytes || place->kind != VD_DATA)
+                return 0;
+        place->file = vhd->part_files[place->position / vhd->part_bytes];
+        place->position %= vhd->part_bytes;
+        place->length = vd_min(place->length, vhd->part_bytes - place->position);
+        return 0;
 }
 
 int vhd_place(struct vd_image *img, const struct vd_request *request, struct vd_place *place, struct vd_error *err)
@@ -81,7 +94,7 @@ int vhd_place(struct vd_image *img, const struct vd_request *request, struct vd_
                                     .kind = drop ? VD_UNALLOCATED : VD_DATA, .file = img->file,
                                     .position = request->start };
         if (vhd->type == VHD_FIXED)
-                return 0;
+                return place_in_part(vhd, place);
 
         uint64_t block = request->start / vhd->block_bytes, in_block = request->start % vhd->block_bytes;
         int rc = vd_blocktable_find(table, block, &value, err);
@@ -102,7 +115,8 @@ int vhd_place(struct vd_image *img, const struct vd_request *request, struct vd_
         if (value.kind != VD_DATA)
                 rc = allocate(img, block, &value, err);
         place->position = value.position + in_block;
-        return rc;
+        place->token = value.position;
+        return rc < 0 ? rc : place_in_part(vhd, place);
 }
 
 /* Gives the bits of a range of sectors inside one block a value. */
@@ -193,7 +207,7 @@ int vhd_publish(struct vd_image *img, const struct vd_place *place, struct vd_er
 
         uint64_t block = place->start / vhd->block_bytes, in_block = place->start % vhd->block_bytes;
 
-        value = (struct vd_block){ .kind = VD_DATA, .position = place->position - in_block };
+        value = (struct vd_block){ .kind = VD_DATA, .position = place->token };
         rc = vd_blocktable_publish(&vhd->table, block, &fresh, err);
         if (!rc && fresh)
                 rc = start_bitmap(vhd, &value, err);

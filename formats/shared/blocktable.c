@@ -222,11 +222,11 @@ int vd_blocktable_allocate(struct vd_blocktable *table, uint64_t block, struct v
 
         if (!vd_add(table->next, table->lead_bytes + table->align, &position) ||
             !vd_add(position, table->block_bytes, &next))
-                return vd_fail(err, -EFBIG, "no room for block %" PRIu64, block);
+                return vd_fail(err, VD_EUNSUPPORTED, "no room for block %" PRIu64, block);
         position = vd_round_up(table->next + table->lead_bytes, table->align);
         if (position > table->reach)
-                return vd_fail(err, -EFBIG, "no room for block %" PRIu64 ": the %s cannot point past %" PRIu64, block,
-                               table->type->what, table->reach);
+                return vd_fail(err, VD_EUNSUPPORTED, "no room for block %" PRIu64 ": the %s cannot point past %" PRIu64,
+                               block, table->type->what, table->reach);
         *out = (struct vd_block){ .kind = VD_DATA, .position = position };
 
         int rc = table->in_place ? pending_add(table, block, position, err) : vd_blocktable_set(table, block, out, err);

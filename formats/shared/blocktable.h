@@ -76,8 +76,8 @@ void vd_blocktable_close(struct vd_blocktable *);       /* also after a failed o
 /* The published entry of a block, checked against the file. */
 int vd_blocktable_get(struct vd_blocktable *, uint64_t block, struct vd_block *, struct vd_error *);
 
-/* The extent at offset, at most max long: runs of unallocated and zero blocks and of data that is contiguous in the file
- * are merged.  A partial block is never merged: *partial says so, and the extent is its rest as plain data. */
+/* The extent at offset, at most max long: runs of unallocated and zero blocks and of data that is contiguous in the
+ * file are merged.  A partial block is never merged: *partial says so, and the extent is its rest as plain data. */
 int vd_blocktable_map(struct vd_blocktable *, uint64_t offset, uint64_t max, struct vd_extent *, bool *partial,
                       struct vd_error *);
 

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* UTF-8 of the text up to its first NUL or to the end of bytes; what is not valid UTF-16 becomes U+FFFD.  malloc'ed; NULL
- * when memory is short. */
+/* UTF-8 of the text up to its first NUL or to the end of bytes; what is not valid UTF-16 becomes U+FFFD.  malloc'ed;
+ * NULL when memory is short. */
 char *vd_utf16_to_utf8(const void *text, size_t bytes, bool big_endian);
 
 /* UTF-16 of the text without a terminator, malloc'ed, *bytes long.  NULL with *bytes = SIZE_MAX when text is not valid
