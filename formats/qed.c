@@ -301,100 +301,28 @@ static void qed_describe(struct vd_image *img, struct vd_report *report)
 
 /* ---- check ---- */
 
-struct walk {
-        struct vd_image *image;
-        struct vd_check *check;
-        uint64_t expected;              /* where the next cluster would begin if nothing were fragmented */
-};
-
-static void find_bad(const struct walk *walk, uint64_t position, uint64_t guest, uint64_t length,
-                     const struct vd_error *why)
-{
-        vd_find(&walk->check->findings, VD_ERROR, "qed-entry", position, sizeof(le64), guest, length, true, "%s",
-                why->text);
-}
-
-/* Guest bytes, from `guest` on, that lie on the disk. */
-static uint64_t on_disk(const struct walk *walk, uint64_t guest, uint64_t length)
-{
-        return guest < walk->image->size ? vd_min(length, walk->image->size - guest) : 0;
-}
-
-static int walk_table(void *context, uint64_t index, const void *entry, uint64_t *position, struct vd_error *err)
-{
-        struct walk *walk = context;
-        const struct qed *qed = walk->image->state;
-        uint64_t reach = qed->map.entries * qed->map.unit, bytes = qed->map.entries * sizeof(le64), guest;
-        struct vd_region region = { .class = VD_CLASS_SUBTABLE, .length = bytes, .guest = VD_NOWHERE, .what = "L2 table" };
-        struct vd_error why = VD_ERROR_INIT;
-        int r;
-
-        if (!vd_mul(index, reach, &guest))
-                guest = VD_NOWHERE;
-        if (qed_table(&qed->map, index, entry, position, &why)) {
-                find_bad(walk, qed->l1_offset + index * sizeof(le64), guest, on_disk(walk, guest, reach), &why);
-                return 0;
-        }
-        region.position = *position;
-        r = vd_check_region(walk->check, &region, err);
-        return r ? r : vd_range_fits(*position, bytes, vd_file_size(walk->image->file));
-}
-
-static int walk_entry(void *context, uint64_t guest, uint64_t entry_position, const void *entry, struct vd_error *err)
-{
-        struct walk *walk = context;
-        const struct qed *qed = walk->image->state;
-        struct vd_extent ext = { .start = guest, .length = qed->cluster_bytes };
-        struct vd_region region = { .class = VD_CLASS_DATA, .length = qed->cluster_bytes, .guest = guest,
-                                    .what = "cluster" };
-        struct vd_error why = VD_ERROR_INIT;
-
-        if (qed_entry(&qed->map, entry_position, entry, &ext, &why)) {
-                find_bad(walk, entry_position, guest, on_disk(walk, guest, qed->cluster_bytes), &why);
-                return 0;
-        }
-        if (ext.kind != VD_DATA)
-                return 0;
-        walk->check->findings.allocated_units++;
-        walk->check->findings.fragmented_units += walk->expected && ext.position != walk->expected;
-        walk->expected = ext.position + qed->cluster_bytes;
-        region.position = ext.position;
-        return vd_check_region(walk->check, &region, err);
-}
-
 static int qed_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err)
 {
         struct qed *qed = img->state;
-        struct walk walk = { .image = img, .check = check };
-        const struct vd_twolevel_visit visit = { .context = &walk, .on_table = walk_table, .on_entry = walk_entry };
         struct vd_region header = { .class = VD_CLASS_HEADER, .length = qed->header_bytes, .guest = VD_NOWHERE,
                                     .what = "header" };
         struct vd_region l1 = { .class = VD_CLASS_TABLE, .position = qed->l1_offset, .guest = VD_NOWHERE,
                                 .length = qed->map.top_entries * sizeof(le64), .what = "L1 table" };
         int r = vd_check_begin(check, qed->cluster_bytes, vd_file_size(img->file), err);
 
-        check->findings.total_units = vd_div_up(img->size, qed->cluster_bytes);
         if (!r)
                 r = vd_check_region(check, &header, err);
         if (!r)
                 r = vd_check_region(check, &l1, err);
-        return r ? r : vd_twolevel_walk(&qed->map, &visit, err);
+        return r ? r : vd_twolevel_regions(&qed->map, img->size, check, "qed-entry", err);
 }
 
 static int qed_check(struct vd_image *img, struct vd_check *check, struct vd_error *err)
 {
         const struct qed *qed = img->state;
-        uint64_t index = 0, length, count, unit = qed->cluster_bytes, file_size = vd_file_size(img->file);
-        enum vd_class class;
 
         (void)err;
-        while (vd_spacemap_next(check->space, &index, &length, &count, &class)) {
-                if (!count)
-                        vd_find(&check->findings, VD_LEAK, "qed-leak", index * unit,
-                                vd_min(length * unit, file_size - index * unit), VD_NOWHERE, 0,
-                                (index + length) * unit >= file_size, "%" PRIu64 " clusters belong to nothing", length);
-                index += length;
-        }
+        vd_twolevel_leaks(check, qed->cluster_bytes, qed->cluster_bytes, vd_file_size(img->file), "qed-leak");
         if (qed->features & QED_NEED_CHECK)
                 vd_find(&check->findings, VD_WARNING, "qed-need-check", offsetof(struct qed_header_disk, features), 8,
                         VD_NOWHERE, 0, true, "the image was not closed by its last writer");

@@ -93,6 +93,8 @@ int vd_twolevel_find(const struct vd_twolevel *t, uint64_t offset, uint64_t *pos
 /* The first entry from *index on, before last, that is not empty; last when there is none. */
 static int skip_empty(const struct vd_twolevel *t, uint64_t last, uint64_t *index, struct vd_error *err)
 {
+        size_t page = t->top_page_bytes ? t->top_page_bytes : VD_TWOLEVEL_TOP_PAGE;
+
         while (*index < last) {
                 uint64_t position = t->top_position + *index * t->top_entry_bytes, n, run;
                 uint8_t *entry;
@@ -100,7 +102,7 @@ static int skip_empty(const struct vd_twolevel *t, uint64_t last, uint64_t *inde
 
                 if (r)
                         return r;
-                n = vd_min(last - *index, page_rest(position, t->top_position, VD_TWOLEVEL_TOP_PAGE) / t->top_entry_bytes);
+                n = vd_min(last - *index, page_rest(position, t->top_position, page) / t->top_entry_bytes);
                 run = zero_run(entry, t->top_entry_bytes, n);
                 *index += run;
                 if (run < n)

@@ -12,6 +12,7 @@
 #include "core/extent.h"
 
 struct vd_twolevel;
+struct vd_check;
 
 struct vd_twolevel_ops {
         /* The position of the second-level table that first-level entry `index` names; 0: none after all.
@@ -27,7 +28,7 @@ struct vd_twolevel_ops {
                      struct vd_error *);
 };
 
-enum { VD_TWOLEVEL_TOP_PAGE = 512 };
+enum { VD_TWOLEVEL_TOP_PAGE = 512 };    /* bytes, unless the format sets top_page_bytes */
 
 struct vd_twolevel {
         const struct vd_twolevel_ops *ops;
@@ -35,12 +36,13 @@ struct vd_twolevel {
         const char *top_name, *sub_name;        /* "L1 table", "grain table": for messages */
 
         struct vd_file *file;           /* holds the tables */
-        /* Borrowed caches.  Pages of top begin at top_position + multiples of VD_TWOLEVEL_TOP_PAGE; pages of sub at
+        /* Borrowed caches.  Pages of top begin at top_position + multiples of top_page_bytes; pages of sub at
          * multiples of sub_page_bytes. */
         struct vd_cache *top, *sub;
         uint64_t top_position;
         uint64_t top_entries;
         unsigned top_entry_bytes;       /* 4 or 8 */
+        size_t top_page_bytes;          /* 0: VD_TWOLEVEL_TOP_PAGE */
 
         unsigned entry_bytes;           /* second level: 4, 8 or 16 */
         uint64_t entries;               /* of a second-level table */
@@ -70,5 +72,12 @@ struct vd_twolevel_visit {
         int (*on_entry)(void *context, uint64_t guest, uint64_t entry_position, const void *entry, struct vd_error *);
 };
 int vd_twolevel_walk(const struct vd_twolevel *, const struct vd_twolevel_visit *, struct vd_error *);
+
+/* For formats that count no references: all second-level tables and all that they map as regions of the check's space
+ * map; the first level is for the caller.  Entries that break the format become findings.  Adds to the unit counts. */
+int vd_twolevel_regions(const struct vd_twolevel *, uint64_t disk_bytes, struct vd_check *, const char *finding,
+                        struct vd_error *);
+/* What no region covers, once the space map is filled, as leaks.  Runs shorter than a cluster are alignment. */
+void vd_twolevel_leaks(struct vd_check *, uint64_t granule, uint64_t cluster, uint64_t file_size, const char *finding);
 
 #endif
