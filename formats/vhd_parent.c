@@ -313,7 +313,7 @@ static int put_name(struct vhd *vhd, const char *name, struct vd_error *err)
                         return 0;
                 }
         }
-        return vd_fail(err, VD_EUNSUPPORTED, "the parent's name is longer than 255 characters, which is all VHD has room for");
+        return vd_fail(err, VD_EUNSUPPORTED, "the parent's name is longer than the 255 characters of a VHD");
 }
 
 int vhd_write_parent(struct vd_image *img, const struct vd_create *create, uint64_t *position, struct vd_error *err)
