@@ -50,10 +50,11 @@ struct reader {
         uint64_t failures;
 };
 
-/* Faults of the image and of the disk below it are what a check is for; anything else is a failure to check. */
+/* Faults of the image and of the disk below it are what a check is for; anything else (encrypted data, no memory) is a
+ * failure to check. */
 static bool is_finding(int code)
 {
-        return code == VD_ECORRUPT || code == VD_EUNSUPPORTED || code == -EIO;
+        return code == VD_ECORRUPT || code == -EIO;
 }
 
 static int read_piece(struct reader *reader, const struct vd_extent *extent, struct vd_error *err)
@@ -162,8 +163,8 @@ int vd_check_image(struct vd_image *image, const struct vd_check_options *option
         int r = 0;
 
         if (!format->walk && !options->data)
-                return vd_fail(err, VD_EUNSUPPORTED, "%s images have no structure to check, only data (--data)",
-                               format->name);
+                return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images have no structure to check, only data (--data)",
+                               image->path, format->name);
         if (format->walk)
                 r = format->walk(image, check, err);
         if (r == 0 && format->check)
@@ -172,5 +173,5 @@ int vd_check_image(struct vd_image *image, const struct vd_check_options *option
                 r = read_all(image, options, &check->findings, err);
         if (r == 0 && check->findings.failed)
                 r = vd_fail(err, -ENOMEM, "keeping what was found");
-        return r;
+        return r < 0 && r != VD_ESTOPPED ? vd_error_prefix(err, "%s", image->path) : r;
 }

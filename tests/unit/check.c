@@ -76,7 +76,8 @@ static int check_rest(struct vd_image *image, struct vd_check *check, struct vd_
 }
 
 static struct vd_format format = { .name = "fake", .map = map, .walk = walk, .check = check_rest };
-static struct vd_image image = { .format = &format, .unit = UNIT, .size = UNITS * UNIT };
+static char path[] = "image";
+static struct vd_image image = { .path = path, .format = &format, .unit = UNIT, .size = UNITS * UNIT };
 
 static uint64_t progress_last, progress_calls;
 static bool progress_odd;
