@@ -180,12 +180,14 @@ static void explain_cut(const struct vd_image *img, struct vd_error *err)
 static int vhd_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
 {
         struct vhd *vhd = img->state;
-        bool partial;
+        bool partial = false;
         int rc;
 
         if (vhd->type == VHD_FIXED)
                 return map_fixed(img, offset, max, ext, err);
-        rc = vd_blocktable_map(&vhd->table, offset, max, ext, &partial, err);
+        rc = img->is_new ? 0 : vd_blocktable_scan(&vhd->table, err);
+        if (!rc)
+                rc = vd_blocktable_map(&vhd->table, offset, max, ext, &partial, err);
         if (rc < 0 && vhd->back == VHD_COPY_BAD)
                 explain_cut(img, err);
         if (!rc && partial)

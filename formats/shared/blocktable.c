@@ -24,9 +24,11 @@ void vd_blocktable_close(struct vd_blocktable *table)
 {
         vd_cache_free(table->cache);
         free(table->pending);
+        free(table->overlapping);
         table->cache = NULL;
         table->pending = NULL;
-        table->pending_count = table->pending_room = 0;
+        table->overlapping = NULL;
+        table->pending_count = table->pending_room = table->overlap_count = 0;
 }
 
 /* *raw: the entry of block, *run: how many entries, this one included, stand in a row there; or *raw = NULL and *run
@@ -71,6 +73,19 @@ static uint64_t bytes_of_block(const struct vd_blocktable *table, uint64_t block
         return start >= table->disk_bytes ? 0 : vd_min(table->block_bytes, table->disk_bytes - start);
 }
 
+static int by_number(const void *a, const void *b)
+{
+        const uint64_t *p = a, *q = b;
+
+        return *p < *q ? -1 : *p > *q;
+}
+
+static bool overlaps(const struct vd_blocktable *table, uint64_t block)
+{
+        return table->overlap_count && bsearch(&block, table->overlapping, table->overlap_count,
+                                               sizeof(*table->overlapping), by_number);
+}
+
 static int decode(const struct vd_blocktable *table, uint64_t block, const void *raw, struct vd_block *out,
                   struct vd_error *err)
 {
@@ -90,6 +105,9 @@ static int decode(const struct vd_blocktable *table, uint64_t block, const void 
         if (!vd_range_fits(out->position, needed, table->limit))
                 return vd_fail(err, VD_ECORRUPT, "block %" PRIu64 " lies past end of file: %" PRIu64 " bytes at %"
                                PRIu64 ", blocks end at %" PRIu64, block, needed, out->position, table->limit);
+        if (overlaps(table, block))
+                return vd_fail(err, VD_ECORRUPT, "block %" PRIu64 " at %" PRIu64 " lies on another block", block,
+                               out->position);
         return 0;
 }
 
@@ -308,9 +326,101 @@ static int refuse_bad(struct vd_blocktable *table, uint64_t block, uint64_t posi
         return bad ? vd_fail(err, bad->code, "%s", bad->text) : 0;
 }
 
+struct span {
+        uint64_t start, end, block;
+};
+
+struct scan {
+        struct span *spans;
+        size_t count, room, most;
+};
+
+static int by_start(const void *a, const void *b)
+{
+        const struct span *p = a, *q = b;
+
+        return p->start < q->start ? -1 : p->start > q->start;
+}
+
+static int scan_block(struct vd_blocktable *table, uint64_t block, uint64_t position, const struct vd_block *value,
+                      const struct vd_error *bad, void *context, struct vd_error *err)
+{
+        struct scan *scan = context;
+        uint64_t needed = bytes_of_block(table, block);
+
+        (void)position;
+        if (bad || value->kind != VD_DATA || !needed)
+                return 0;
+        if (scan->count == scan->most)
+                return vd_fail(err, VD_ECORRUPT, "the %s has more than %zu blocks, for which the file has no room: some "
+                               "lie on others", table->type->what, scan->most);
+        if (scan->count == scan->room) {
+                size_t room = scan->room ? 2 * scan->room : 256;
+                struct span *grown = reallocarray(scan->spans, room, sizeof(*grown));
+
+                if (!grown)
+                        return vd_fail(err, -ENOMEM, "no memory for %zu blocks", room);
+                scan->spans = grown;
+                scan->room = room;
+        }
+        scan->spans[scan->count++] = (struct span){ value->position - table->lead_bytes, value->position + needed,
+                                                    block };
+        return 0;
+}
+
+/* Fills `overlapping` from spans in ascending order. */
+static int find_overlaps(struct vd_blocktable *table, const struct scan *scan, struct vd_error *err)
+{
+        size_t furthest = 0, count = 0;
+
+        for (int pass = 0; pass < 2; pass++) {
+                furthest = count = 0;
+                for (size_t i = 1; i < scan->count; i++) {
+                        if (scan->spans[i].start < scan->spans[furthest].end) {
+                                if (pass) {
+                                        table->overlapping[count] = scan->spans[i].block;
+                                        table->overlapping[count + 1] = scan->spans[furthest].block;
+                                }
+                                count += 2;
+                        }
+                        if (scan->spans[i].end > scan->spans[furthest].end)
+                                furthest = i;
+                }
+                if (!pass && !count)
+                        return 0;
+                if (!pass)
+                        table->overlapping = calloc(count, sizeof(*table->overlapping));
+                if (!table->overlapping)
+                        return vd_fail(err, -ENOMEM, "no memory for %zu overlapping blocks", count);
+        }
+        qsort(table->overlapping, count, sizeof(*table->overlapping), by_number);
+        table->overlap_count = count;
+        return 0;
+}
+
+int vd_blocktable_scan(struct vd_blocktable *table, struct vd_error *err)
+{
+        uint64_t room = table->limit > table->start ? (table->limit - table->start) / table->block_bytes : 0;
+        struct scan scan = { .most = (size_t)room + 2 };        /* the last block may be short, one may be off */
+        int rc;
+
+        if (table->scanned || room > VD_BLOCKTABLE_SCANNED || table->count / 32 > VD_BLOCKTABLE_SCANNED)
+                return 0;
+        rc = each_entry(table, scan_block, &scan, err);
+        if (!rc && scan.count) {
+                qsort(scan.spans, scan.count, sizeof(*scan.spans), by_start);
+                rc = find_overlaps(table, &scan, err);
+        }
+        free(scan.spans);
+        table->scanned = !rc;
+        return rc;
+}
+
 int vd_blocktable_verify(struct vd_blocktable *table, struct vd_error *err)
 {
-        return each_entry(table, refuse_bad, NULL, err);
+        int rc = vd_blocktable_scan(table, err);
+
+        return rc < 0 ? rc : each_entry(table, refuse_bad, NULL, err);
 }
 
 struct walk {

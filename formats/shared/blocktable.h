@@ -66,6 +66,9 @@ struct vd_blocktable {
         uint64_t page_bytes;
         struct vd_blocktable_pending *pending;  /* sorted by block */
         size_t pending_count, pending_room;
+        uint64_t *overlapping;          /* blocks that share bytes with others, ascending; see vd_blocktable_scan() */
+        size_t overlap_count;
+        bool scanned;
 };
 
 /* Starts caching; page_bytes divides the table into pages (a multiple of entry_bytes; pages of a table that is written
@@ -94,7 +97,14 @@ int vd_blocktable_publish(struct vd_blocktable *, uint64_t block, bool *fresh, s
 /* Changes an entry (in the cache). */
 int vd_blocktable_set(struct vd_blocktable *, uint64_t block, const struct vd_block *, struct vd_error *);
 
-/* All entries are good: no block lies outside the file.  Before an image in place grows over what they point at. */
+/* Finds the blocks that share bytes of the file with others; from then on they are errors for get, find, map and walk.
+ * To be called before data is read or written, once; looks at the whole table.  Nothing happens, for the sake of memory
+ * and time, when the file has room for more than VD_BLOCKTABLE_SCANNED blocks or the table 32 times as many entries. */
+int vd_blocktable_scan(struct vd_blocktable *, struct vd_error *);
+enum { VD_BLOCKTABLE_SCANNED = 2 * 1024 * 1024 };
+
+/* All entries are good: no block lies outside the file or on another.  Before an image in place grows over what they
+ * point at. */
 int vd_blocktable_verify(struct vd_blocktable *, struct vd_error *);
 
 /* Every block as a region; bad entries become findings.  Adds to total_units, allocated_units, fragmented_units. */
