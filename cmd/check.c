@@ -165,7 +165,8 @@ static int check_run(void *arguments, const struct vd_texts *operands, struct vd
 {
         struct check_args *args = arguments;
         /* The structure is in the file itself; the data of some formats is in others. */
-        struct vd_open how = { .lock = VD_LOCK_READ, .no_parent = true, .no_references = !args->data };
+        struct vd_open how = { .lock = VD_LOCK_READ, .no_parent = true, .no_references = !args->data,
+                               .whole_set = true };
         struct vd_image *image;
         int ret;
 

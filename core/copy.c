@@ -175,8 +175,9 @@ static int set_up(struct copy_job *job, struct vd_error *err)
         if (o->compress && !t->pack.codec)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images of this kind hold no compressed data", t->path,
                                t->format->name);
-        job->packs = o->compress;
-        job->keeps_packed = s->is_packed && t->pack.codec && !o->expand;
+        job->packs = o->compress || t->pack.always;
+        job->keeps_packed = s->is_packed && t->pack.codec && (!o->expand || t->pack.always);
+        job->packed_stride = vd_max(t->pack.unit, t->pack.max_packed);
         packing = job->packs || s->is_packed;
         job->unit = vd_max(t->write_unit, job->packs || job->keeps_packed ? t->pack.unit : 1);
         job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, s->is_packed ? s->unit : 0);

@@ -27,6 +27,12 @@ static int add_piece(struct chunk *c, uint64_t start, uint64_t length, enum vd_k
         return r;
 }
 
+/* Where the packed form of the unit at this guest offset goes. */
+static char *packed_at(const struct copy_job *job, const struct chunk *c, uint64_t guest)
+{
+        return c->packed + (guest - c->start) / job->target->pack.unit * job->packed_stride;
+}
+
 /* [start, end) has data: as it is, or packed unit by unit. */
 static int add_data(struct copy_job *job, struct chunk *c, uint64_t start, uint64_t end, bool pack,
                     struct vd_codec_context *codec, struct vd_error *err)
@@ -38,7 +44,7 @@ static int add_data(struct copy_job *job, struct chunk *c, uint64_t start, uint6
                 return add_piece(c, start, end - start, VD_DATA, c->buffer + (start - c->start), 0, err);
         for (uint64_t at = start; at < end && !r; at += t->pack.unit) {
                 uint64_t inside = vd_min(t->pack.unit, end - at);
-                char *plain = c->buffer + (at - c->start), *packed = c->packed + (at - c->start);
+                char *plain = c->buffer + (at - c->start), *packed = packed_at(job, c, at);
                 size_t n;
 
                 memset(plain + inside, 0, t->pack.unit - inside);
@@ -122,11 +128,11 @@ static int move_packed(struct copy_job *job, struct chunk *c, const struct vd_ex
                        struct vd_error *err)
 {
         const struct vd_image *t = job->target;
-        char *packed = c->packed + (ext->start - c->start);
+        char *packed = packed_at(job, c, ext->start);
         size_t n;
         int r;
 
-        if (ext->packed_bytes > t->pack.unit || ext->position + ext->packed_bytes >= vd_file_size(ext->file))
+        if (ext->packed_bytes > job->packed_stride || ext->position + ext->packed_bytes >= vd_file_size(ext->file))
                 return 0;
         r = vd_file_read(ext->file, packed, ext->packed_bytes, ext->position, err);
         if (r)
@@ -144,12 +150,13 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
         struct vd_codec_context *codec = job->codecs[worker];
         struct chunk *c = slot;
         uint64_t start = c->start;      /* of what is in the buffer and not yet split */
+        uint64_t packed_bytes = job->packed_stride ? job->chunk_bytes / job->target->pack.unit * job->packed_stride : 0;
         int r = 0;
 
         if (c->all_zero)
                 return add_piece(c, c->start, c->length, VD_ZERO, NULL, 0, err);
-        if ((job->packs || job->keeps_packed) && !c->packed && !(c->packed = malloc(job->chunk_bytes)))
-                return vd_fail(err, -ENOMEM, "a buffer of %" PRIu64 " bytes", job->chunk_bytes);
+        if ((job->packs || job->keeps_packed) && !c->packed && !(c->packed = malloc(packed_bytes)))
+                return vd_fail(err, -ENOMEM, "a buffer of %" PRIu64 " bytes", packed_bytes);
         for (size_t i = 0; i < c->extent_count && !r; i++) {
                 const struct vd_extent *ext = &c->extents[i];
                 bool portable = is_portable(job, ext), moved = false;

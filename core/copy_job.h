@@ -44,6 +44,7 @@ struct copy_job {
         /* Fixed before the run. */
         uint64_t unit;                  /* chunks are aligned to this: what the target writes or packs at once */
         uint64_t chunk_bytes;           /* multiple of unit */
+        uint64_t packed_stride;         /* of packed units in a chunk's buffer: what the longest one may need */
         uint64_t granule;               /* zero runs shorter than this are data */
         bool dense;                     /* holes are written as zeros too */
         bool write_zeros;               /* the target does not read as zeros by itself: say so where the source does */

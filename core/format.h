@@ -41,6 +41,7 @@ enum {
         VD_CAP_SNAPSHOTS = 4,
         VD_CAP_SET = 8,                 /* may consist of several files */
         VD_CAP_PREALLOCATED = 16,       /* tables may point to holes of the file (preallocation=metadata) */
+        VD_CAP_SPREAD = 32,             /* and all of them have tables: a check opens them */
 };
 
 /* A guest range that somebody wants to write.  start and end are multiples of image->write_unit, or the end of the

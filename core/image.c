@@ -310,6 +310,8 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
         r = open_file(img, how, err);
         if (!r)
                 r = choose_format(img, how, err);
+        if (!r && how->whole_set && img->format->caps & VD_CAP_SPREAD)
+                img->no_references = false;
         if (!r) {
                 r = img->format->open(img, err);
                 if (r)

@@ -31,6 +31,7 @@ struct vd_image {
                 uint32_t unit;          /* their unpacked length */
                 uint32_t max_packed;    /* longer results are stored plain */
                 struct vd_pack_settings settings;
+                bool always;            /* it takes no others: max_packed must suffice for anything */
         } pack;
 
         bool writable;                  /* place() may be called */
@@ -68,6 +69,7 @@ struct vd_open {
         bool write;
         bool no_parent;                 /* open no parent */
         bool no_references;             /* info, check: open neither parents nor extents nor data files */
+        bool whole_set;                 /* check: with no_references, but the files of a VD_CAP_SPREAD format */
         const char *parent_path;        /* --parent: instead of the recorded names (identity is still checked) */
         const char *snapshot;           /* id or name of the snapshot to show */
         uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
