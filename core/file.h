@@ -42,6 +42,15 @@ int vd_file_join_add(struct vd_file *join, struct vd_file *part, struct vd_error
 /* A copy of bytes in memory; writable, may grow. */
 int vd_file_memory(struct vd_file **, const void *bytes, size_t length, const char *name, struct vd_error *);
 
+/* base with changes kept in memory: the overlay is written, cut and read like a file, base stays as it is.  Takes a
+ * reference to base.  At most 32768 pieces of up to 4096 bytes, or of zeros of any length, are kept; more is an error. */
+int vd_file_overlay(struct vd_file **, struct vd_file *base, struct vd_error *);
+/* The changes of an overlay, lowest position first: bytes of a piece that does not cross a multiple of 4096, or NULL
+ * for zeros. */
+size_t vd_file_overlay_count(const struct vd_file *);
+void vd_file_overlay_piece(const struct vd_file *, size_t i, uint64_t *position, uint64_t *length, const void **bytes);
+void vd_file_overlay_forget(struct vd_file *);          /* reads as base again */
+
 struct vd_file *vd_file_ref(struct vd_file *);
 /* Drops a reference, NULL allowed.  For a written file call vd_file_finish() first. */
 void vd_file_unref(struct vd_file *);
