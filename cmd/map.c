@@ -60,6 +60,7 @@ static struct vd_map_entry entry_of(const struct vd_image *image, const struct v
         case VD_ZERO:
                 e.zero = true;
                 e.present = true;
+                e.data = ext->is_hole;
                 if (ext->depth && ext->start >= owner->size) {
                         /* Past the end of a short parent: its child has nothing there, and nobody else can. */
                         e.present = false;
@@ -86,37 +87,6 @@ static bool continues(const struct vd_map_entry *a, const struct vd_map_entry *b
                (!a->has_offset || a->offset + a->length == b->offset);
 }
 
-/* Is the file so sparse that its tables must point to holes?  The rule is qemu-img's, so that both print the same map;
- * looking for holes in every file would cost a system call for every extent. */
-static bool may_be_preallocated(const struct vd_image *image)
-{
-        uint64_t clusters, real;
-
-        if (!(image->format->caps & VD_CAP_PREALLOCATED) || !image->unit)
-                return false;
-        clusters = vd_div_up(vd_file_size(image->file), image->unit);
-        real = vd_file_disk_bytes(image->file) / image->unit;
-        return clusters >= vd_max(real * 10 / 9, real + 2);
-}
-
-/* What the tables call data may be a hole of the file: that is zeros. */
-static int look_into_file(const struct vd_image *image, const struct vd_extent *ext, struct vd_map_entry *e,
-                          struct vd_error *err)
-{
-        uint64_t end;
-        bool data;
-        int ret;
-
-        if (ext->kind != VD_DATA || !may_be_preallocated(image_at(image, ext->depth)))
-                return 0;
-        ret = vd_file_next(ext->file, ext->position, &data, &end, err);
-        if (ret)
-                return ret;
-        e->zero = !data;
-        e->length = vd_min(e->length, end - ext->position);
-        return 0;
-}
-
 static int walk(struct vd_image *image, const struct map_args *args, const struct vd_session *session,
                 take_entry *take, void *context, struct vd_error *err)
 {
@@ -135,9 +105,6 @@ static int walk(struct vd_image *image, const struct map_args *args, const struc
                 if (ret)
                         break;
                 next = entry_of(image, &ext);
-                ret = look_into_file(image, &ext, &next, err);
-                if (ret)
-                        break;
                 at += next.length;
                 if (entry.length && continues(&entry, &next)) {
                         entry.length += next.length;

@@ -20,10 +20,11 @@ enum vd_kind {
 struct vd_extent {
         uint64_t start, length;         /* guest bytes */
         enum vd_kind kind;
+        bool is_hole;                   /* ZERO: allocated like data, but the host file has a hole there */
         unsigned depth;                 /* 0: the image asked, 1: its parent, ... (set by core) */
 
         struct vd_file *file;           /* DATA, PACKED, and others with host space; borrowed from the image */
-        uint64_t position;              /* DATA: of byte `start`.  PACKED: of the unit's first packed byte */
+        uint64_t position;              /* of byte `start`; PACKED: of the unit's first packed byte */
 
         uint64_t unit_start;            /* PACKED: guest offset where the unit begins */
         uint32_t unit_bytes;            /* PACKED: its unpacked length */

@@ -40,7 +40,6 @@ enum {
         VD_CAP_PACKED = 2,              /* compressed units */
         VD_CAP_SNAPSHOTS = 4,
         VD_CAP_SET = 8,                 /* may consist of several files */
-        VD_CAP_PREALLOCATED = 16,       /* tables may point to holes of the file (preallocation=metadata) */
         VD_CAP_SPREAD = 32,             /* and all of them have tables: a check opens them */
 };
 

@@ -471,7 +471,7 @@ static const char *const extensions[] = { "qcow2", NULL };
 
 const struct vd_format vd_format_qcow2 = {
         .name = "qcow2", .title = "QEMU copy-on-write disk, version 2 or 3", .extensions = extensions,
-        .caps = VD_CAP_BACKING | VD_CAP_PACKED | VD_CAP_SNAPSHOTS | VD_CAP_SET | VD_CAP_PREALLOCATED,
+        .caps = VD_CAP_BACKING | VD_CAP_PACKED | VD_CAP_SNAPSHOTS | VD_CAP_SET,
         .probe = qcow2_probe, .open = qcow2_open, .close = qcow2_close, .map = qcow2_map,
         .describe = qcow2_describe, .snapshot = qcow2_snapshot, .select = qcow2_select,
         .walk = qcow2_walk, .check = qcow2_check,

@@ -175,7 +175,7 @@ struct qcow2 {
         struct qcow2_span extensions;   /* the whole area, up to the end mark */
         char *data_name;                /* of the external data file, as stored; NULL: none recorded */
 
-        struct vd_file *data;           /* holds guest data: the image itself or its external data file; NULL: not open */
+        struct vd_file *data;           /* holds guest data: the image or its external data file; NULL: not open */
         char *no_data;                  /* why the data file is not open */
         char *damage;                   /* what is wrong with refcount or snapshot table; NULL: nothing so far */
         uint32_t extension_twice;       /* type of a header extension that is there more than once; 0: none */
@@ -183,6 +183,9 @@ struct qcow2 {
         struct vd_twolevel map;
         struct vd_cache *l1, *l2, *reftable, *blocks;
         uint64_t shown_size;            /* of a selected snapshot; otherwise the disk's: beyond are zeros */
+
+        bool hollow_known, has_hollow;  /* data clusters may lie in holes of the file */
+        struct vd_extent ahead;         /* has_hollow: the run that the map was last asked about */
 
         struct {                        /* where the next snapshot entry begins: listing in order is linear */
                 uint64_t index, position;

@@ -57,13 +57,18 @@ static int end_run(struct walk *w, struct vd_error *err)
 
 static int add_data(struct walk *w, uint64_t position, uint64_t guest, struct vd_error *err)
 {
+        bool cut = !vd_range_fits(position, w->q->cluster, w->file_size);
+        uint64_t needed = guest < w->image->size ? vd_min(w->q->cluster, w->image->size - guest) : 0;
         int r;
 
-        if (w->run_length && position == w->run_position + w->run_length) {
+        if (w->run_length && position == w->run_position + w->run_length && !cut) {
                 w->run_length += w->q->cluster;
                 return 0;
         }
         r = end_run(w, err);
+        if (!r && cut && position < w->file_size && w->active && needed > w->file_size - position)
+                FIND(w, VD_ERROR, "qcow2-data-cut", position, guest, false, "data for guest offset %" PRIu64 " at %"
+                     PRIu64 " is cut short by the end of the file at %" PRIu64, guest, position, w->file_size);
         w->run_position = position;
         w->run_length = w->q->cluster;
         w->run_guest = guest;
@@ -156,6 +161,18 @@ static void check_subclusters(struct walk *w, uint64_t guest, uint64_t at, uint6
                      ": subclusters 0x%016" PRIx64 " are allocated, but the cluster has no place", e, bitmap);
 }
 
+/* As qemu-img counts: a cluster is a fragment when it does not follow the previous one of its L2 table. */
+static void count_unit(struct walk *w, uint64_t at, uint64_t position)
+{
+        uint64_t table = vd_round_down(at, w->q->cluster);
+
+        w->check->findings.allocated_units++;
+        if (w->table == table && w->next_expected && w->next_expected != position)
+                w->check->findings.fragmented_units++;
+        w->table = table;
+        w->next_expected = position + w->q->cluster;
+}
+
 static int on_entry(void *context, uint64_t guest, uint64_t at, const void *entry, struct vd_error *err)
 {
         struct walk *w = context;
@@ -181,7 +198,7 @@ static int on_entry(void *context, uint64_t guest, uint64_t at, const void *entr
                         FIND(w, VD_ERROR, "qcow2-data-file-offset", at, guest, false, "L2 entry 0x%016" PRIx64
                              ": data in an external file stands at its guest offset, and says copied", e);
                 if (w->active && (position || e & QCOW2_COPIED))
-                        w->check->findings.allocated_units++;
+                        count_unit(w, at, position);
                 return 0;
         }
         if (!position)
@@ -191,15 +208,8 @@ static int on_entry(void *context, uint64_t guest, uint64_t at, const void *entr
                      ": not a multiple of the cluster size %" PRIu64, e, at, q->cluster);
         else
                 check_copied(w, "L2", at, guest, e, position);
-        if (w->active) {
-                uint64_t table = vd_round_down(at, q->cluster);
-
-                w->check->findings.allocated_units++;
-                if (w->table == table && w->next_expected != position)
-                        w->check->findings.fragmented_units++;
-                w->table = table;
-                w->next_expected = position + q->cluster;
-        }
+        if (w->active)
+                count_unit(w, at, position);
         return add_data(w, position, guest, err);
 }
 
@@ -335,15 +345,15 @@ static int walk_bitmaps(struct walk *w, struct vd_error *err)
         if (!(q->autoclear & QCOW2_BITMAPS_VALID)) {
                 if (q->has_bitmaps)
                         FIND(w, VD_NOTE, "qcow2-bitmaps-stale", directory, VD_NOWHERE, true, "%" PRIu32
-                             " dirty bitmaps are out of date: the image was changed by a program that does not keep them",
+                             " dirty bitmaps are out of date: a program that does not keep them changed the image",
                              count);
                 return 0;
         }
         if (!q->has_bitmaps || !count || count > QCOW2_MAX_BITMAPS || directory % q->cluster ||
             !vd_range_fits(directory, length, w->file_size)) {
                 FIND(w, VD_ERROR, "qcow2-bitmaps", directory, VD_NOWHERE, false, "bitmap directory: %" PRIu32
-                     " bitmaps in %" PRIu64 " bytes at %" PRIu64 "; allowed are 1 to %d inside the file, which ends at %"
-                     PRIu64, q->has_bitmaps ? count : 0, length, directory, QCOW2_MAX_BITMAPS, w->file_size);
+                     " bitmaps in %" PRIu64 " bytes at %" PRIu64 "; allowed are 1 to %d inside the file, which ends "
+                     "at %" PRIu64, q->has_bitmaps ? count : 0, length, directory, QCOW2_MAX_BITMAPS, w->file_size);
                 return 0;
         }
         r = add(w, VD_CLASS_SNAPSHOT, directory, length, VD_NOWHERE, "bitmap directory", err);

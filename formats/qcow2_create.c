@@ -73,10 +73,12 @@ static int check_together(const struct qcow2 *q, const struct qcow2_params *p, c
 static int use_params(struct vd_image *img, struct qcow2 *q, const struct qcow2_params *p,
                       const struct vd_create *create, struct vd_error *err)
 {
-        uint64_t cluster = p->cluster_size ? p->cluster_size : 64 << 10, bits = p->refcount_bits ? p->refcount_bits : 16;
+        uint64_t cluster = p->cluster_size ? p->cluster_size : 64 << 10;
+        uint64_t bits = p->refcount_bits ? p->refcount_bits : 16;
 
         if (!vd_is_pow2(cluster) || cluster < 1u << QCOW2_MIN_CLUSTER_BITS || cluster > 1u << QCOW2_MAX_CLUSTER_BITS)
-                return vd_fail(err, VD_EUSAGE, "cluster_size %" PRIu64 " is not a power of two from 512 to 2M", cluster);
+                return vd_fail(err, VD_EUSAGE, "cluster_size %" PRIu64 " is not a power of two from 512 to 2M",
+                               cluster);
         if (!vd_is_pow2(bits) || bits > 64)
                 return vd_fail(err, VD_EUSAGE, "refcount_bits %" PRIu64 " is not a power of two from 1 to 64", bits);
         if (p->compression_level > 9)

@@ -125,9 +125,57 @@ static int l2_entry(const struct vd_twolevel *t, uint64_t at, const void *entry,
 
 const struct vd_twolevel_ops qcow2_map_ops = { .table = l1_entry, .entry = l2_entry };
 
+/* Were clusters taken that the host never gave space to? QEMU's rule: a tenth more than the file has blocks for. */
+static int looks_hollow(struct vd_image *img, struct vd_error *err)
+{
+        struct qcow2 *q = img->state;
+        uint64_t real = vd_file_disk_bytes(img->file) >> q->cluster_bits, used = 0, count;
+        uint64_t threshold = vd_max(real * 10 / 9, real + 2), all = vd_file_size(img->file) >> q->cluster_bits;
+
+        q->hollow_known = true;
+        if (qcow2_has_data_file(q) || img->writable)
+                return 0;
+        for (uint64_t i = 0; i < all && used < threshold && all - i >= threshold - used; i++) {
+                int r = qcow2_count(q, i, &count, err);
+
+                if (r == VD_ECORRUPT) {         /* a matter for check, not for reading */
+                        *err = (struct vd_error)VD_ERROR_INIT;
+                        return 0;
+                }
+                if (r)
+                        return r;
+                used += count > 0;
+        }
+        q->has_hollow = used >= threshold;
+        return 0;
+}
+
+/* Holes of the file under preallocated clusters are zeros that need not be read. */
+static int split_at_holes(struct qcow2 *q, uint64_t max, struct vd_extent *ext, struct vd_error *err)
+{
+        uint64_t end;
+        bool data;
+        int r;
+
+        /* The next question is about what follows, most often inside the same run. */
+        q->ahead = *ext;
+        ext->length = vd_min(ext->length, max);
+        if (ext->kind != VD_DATA)
+                return 0;
+        r = vd_file_next(ext->file, ext->position, &data, &end, err);
+        if (r)
+                return r;
+        ext->length = vd_min(ext->length, end - ext->position);
+        ext->is_hole = !data;
+        if (!data)
+                ext->kind = VD_ZERO;
+        return 0;
+}
+
 int qcow2_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
 {
-        const struct qcow2 *q = img->state;
+        struct qcow2 *q = img->state;
+        int r;
 
         if (q->crypt_method)
                 return vd_fail(err, VD_EUNSUPPORTED, "is encrypted (%s); vdtool does not decrypt qcow2 images",
@@ -136,5 +184,17 @@ int qcow2_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_ext
                 *ext = (struct vd_extent){ .start = offset, .length = max, .kind = VD_ZERO };
                 return 0;
         }
-        return vd_twolevel_map(&q->map, offset, vd_min(max, q->shown_size - offset), ext, err);
+        max = vd_min(max, q->shown_size - offset);
+        r = q->hollow_known ? 0 : looks_hollow(img, err);
+        if (!r && !q->has_hollow)
+                return vd_twolevel_map(&q->map, offset, max, ext, err);
+        if (!r && q->ahead.kind == VD_DATA && offset - q->ahead.start < q->ahead.length) {
+                *ext = q->ahead;
+                ext->length -= offset - ext->start;
+                ext->position += offset - ext->start;
+                ext->start = offset;
+        } else if (!r) {
+                r = vd_twolevel_map(&q->map, offset, q->shown_size - offset, ext, err);
+        }
+        return r ? r : split_at_holes(q, max, ext, err);
 }

@@ -136,8 +136,8 @@ int qcow2_snapshot(struct vd_image *img, unsigned i, struct vd_snapshot *out, st
         return 0;
 }
 
-/* Shows the disk as the snapshot has it.  As QEMU does, a disk that has grown since keeps its present size: what the
- * snapshot did not have reads as zeros (never as the state of the machine, which the snapshot keeps behind its disk). */
+/* Shows the disk as the snapshot has it.  As with QEMU, a disk that has grown since keeps its present size: what the
+ * snapshot did not have reads as zeros, never as the state of the machine, which is kept behind the snapshot's disk. */
 static int show(struct vd_image *img, const struct qcow2_snapshot *s, struct vd_error *err)
 {
         struct qcow2 *q = img->state;

@@ -440,7 +440,7 @@ int qcow2_flush(struct vd_image *img, struct vd_error *err)
         return r;
 }
 
-/* Tables that were never full reach to the end of their cluster all the same. */
+/* Tables that were never full reach to the end of their cluster all the same; packed data need not. */
 static int extend_file(struct vd_image *img, struct vd_error *err)
 {
         const struct qcow2 *q = img->state;
@@ -448,6 +448,8 @@ static int extend_file(struct vd_image *img, struct vd_error *err)
 
         if (end == vd_round_up(l1_end, q->cluster))     /* an empty disk: the file ends with the L1 table */
                 end = l1_end;
+        else if (q->packed_end && end == vd_round_up(q->packed_end, q->cluster))
+                end = vd_round_up(q->packed_end, 512);
         return vd_file_size(img->file) < end ? vd_file_truncate(img->file, end, err) : 0;
 }
 

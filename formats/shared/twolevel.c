@@ -123,7 +123,7 @@ static bool continues(const struct vd_extent *a, const struct vd_extent *b)
 static int one_entry(const struct vd_twolevel *t, uint64_t position, const uint8_t *entry, struct vd_extent *ext,
                      struct vd_error *err)
 {
-        uint64_t unit_end = vd_round_down(ext->start, t->unit) + t->unit;
+        uint64_t unit_end = vd_round_down(ext->start, t->unit) + t->unit, i = ext->start / t->unit % t->entries;
         int r;
 
         ext->length = vd_min(ext->length, unit_end - ext->start);
@@ -133,8 +133,8 @@ static int one_entry(const struct vd_twolevel *t, uint64_t position, const uint8
                 return r;
         return vd_fail(err, VD_ECORRUPT, "%s at %" PRIu64 ": entry %" PRIu64 " (guest offset %" PRIu64
                        ") needs %" PRIu64 " bytes at %" PRIu64 " of %s, which ends at %" PRIu64, t->sub_name,
-                       position - (ext->start / t->unit % t->entries) * t->entry_bytes, ext->start / t->unit % t->entries,
-                       ext->start, ext->length, ext->position, vd_file_name(ext->file), vd_file_size(ext->file));
+                       position - i * t->entry_bytes, i, ext->start, ext->length, ext->position,
+                       vd_file_name(ext->file), vd_file_size(ext->file));
 }
 
 /* Lengthens *ext (empty: length 0) by what the entries in this page say, up to end.  *more is false when something else

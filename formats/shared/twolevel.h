@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* twolevel.h: guest offset -> first-level entry -> second-level table -> entry: qcow, qcow2, QED, VMDK.
  *
- * The format says what its entries mean (struct vd_twolevel_ops); finding them, skipping what is empty, merging runs and
- * the bounds of the tables are done here.  An entry of all zero bytes is "nothing mapped" at both levels, as in all
+ * The format says what its entries mean (struct vd_twolevel_ops); finding them, skipping what is empty, merging runs
+ * and the bounds of the tables are done here.  An entry of all zero bytes is "nothing mapped" at both levels, as in all
  * these formats; ops never see one.
  */
 #ifndef VD_FORMATS_TWOLEVEL_H
