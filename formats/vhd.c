@@ -149,7 +149,7 @@ static int map_fixed(struct vd_image *img, uint64_t offset, uint64_t max, struct
                                size);
         }
         *ext = (struct vd_extent){ .start = offset, .kind = data ? VD_DATA : VD_ZERO, .file = img->file,
-                                   .position = offset };
+                                   .position = offset, .is_hole = !data };
         ext->length = vd_min(vd_min(max, img->size - offset), end > offset ? end - offset : UINT64_MAX);
         return 0;
 }
@@ -192,6 +192,8 @@ static int vhd_map(struct vd_image *img, uint64_t offset, uint64_t max, struct v
                 explain_cut(img, err);
         if (!rc && partial)
                 rc = map_sectors(vhd, ext, err);
+        if (!rc && ext->kind == VD_UNALLOCATED && vhd->type == VHD_DYNAMIC)
+                ext->kind = VD_ZERO;    /* nobody else could say otherwise */
         if (!rc && img->is_new && ext->kind == VD_DATA)
                 trim_unwritten(ext);
         return rc;

@@ -164,6 +164,8 @@ bool vhd_add_region(struct vhd *, uint64_t position, uint64_t length, const char
 int vhd_open(struct vd_image *, struct vd_error *);
 /* "disk.v07" for "dir/disk.vhd"; false and "" when the name does not end in .vhd. */
 bool vhd_part_name(const char *path, size_t part, char *name, size_t room);
+/* A footer that can be used: 0, or fault says why not. */
+int vhd_judge_footer(const struct vhd_footer_disk *, char fault[128]);
 enum vd_match vhd_probe(const struct vd_probe *);
 
 /* vhd_parent.c */

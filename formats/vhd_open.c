@@ -53,8 +53,7 @@ static bool checksum_is_right(const struct vhd_footer_disk *footer)
         return found == vhd_checksum(&shown, sizeof(shown), offsetof(struct vhd_footer_disk, checksum));
 }
 
-/* A footer that can be used: 0, or fault says why not. */
-static int judge_footer(const struct vhd_footer_disk *footer, char fault[128])
+int vhd_judge_footer(const struct vhd_footer_disk *footer, char fault[128])
 {
         uint32_t type = be32_get(footer->type);
 
@@ -94,7 +93,7 @@ static int read_back(struct vd_image *img, struct vhd_footer_disk *footer, struc
                 rc = vd_file_read(img->file, footer, VHD_SECTOR, size - VHD_SECTOR, err);
                 if (rc < 0)
                         return rc;
-                if (!judge_footer(footer, vhd->back_fault)) {
+                if (!vhd_judge_footer(footer, vhd->back_fault)) {
                         vhd->back = VHD_COPY_GOOD;
                         vhd->back_bytes = VHD_SECTOR;
                         vhd->end = size - VHD_SECTOR;
@@ -108,7 +107,7 @@ static int read_back(struct vd_image *img, struct vhd_footer_disk *footer, struc
                 rc = vd_file_read(img->file, &old, VHD_OLD_FOOTER, size - VHD_OLD_FOOTER, err);
                 if (rc < 0)
                         return rc;
-                if (!judge_footer(&old, fault)) {
+                if (!vhd_judge_footer(&old, fault)) {
                         *footer = old;
                         vhd->back = VHD_COPY_GOOD;
                         vhd->back_bytes = VHD_OLD_FOOTER;
@@ -195,7 +194,7 @@ static int read_footers(struct vd_image *img, struct vd_error *err)
 
         if (rc < 0)
                 return rc;
-        int front_rc = judge_footer(&front, vhd->front_fault);
+        int front_rc = vhd_judge_footer(&front, vhd->front_fault);
 
         if (!front_rc && be32_get(front.type) == VHD_FIXED) {
                 snprintf(vhd->front_fault, sizeof(vhd->front_fault), "it is that of a fixed disk");

@@ -202,6 +202,20 @@ int vhd_read_parent(struct vd_image *img, struct vd_error *err)
         return img->parent_ref.format ? 0 : vd_fail(err, -ENOMEM, "format of the parent");
 }
 
+/* Some old writers leave ids zero: a dynamic VHD would then be taken for a raw disk. */
+static int refuse_vhd_as_raw(const struct vd_image *parent, const char *shown, struct vd_error *err)
+{
+        struct vhd_footer_disk footer;
+        char fault[128];
+        size_t got;
+        int rc = vd_file_read_some(parent->file, &footer, sizeof(footer), 0, &got, err);
+
+        if (rc < 0 || got < sizeof(footer) || vhd_judge_footer(&footer, fault) || be32_get(footer.type) == VHD_FIXED)
+                return rc;
+        return vd_fail(err, VD_EPARENT, "%s is a VHD, but the child was made for a raw disk or for a VHD without id",
+                       shown);
+}
+
 /* Seconds since 2000 of the file's last change; 0 when it has none. */
 static uint32_t time_of_file(const struct vd_image *parent)
 {
@@ -223,9 +237,10 @@ int vhd_accept_parent(struct vd_image *child, struct vd_image *parent, struct vd
         vd_guid_text(vhd->parent_id, VD_GUID_RFC, wanted);
         vd_printable(shown, sizeof(shown), parent->path, strlen(parent->path));
         if (vd_guid_is_zero(vhd->parent_id)) {
-                if (other)
-                        return vd_fail(err, VD_EPARENT, "%s is a VHD with id %s, but the child was made for a raw disk",
-                                       shown, vd_guid_text(other->footer.id, VD_GUID_RFC, found));
+                int rc = refuse_vhd_as_raw(parent, shown, err);
+
+                if (rc < 0)
+                        return rc;
         } else if (!other) {
                 return vd_fail(err, VD_EPARENT, "%s is not a VHD, but the child was made for the one with id %s",
                                shown, wanted);
@@ -334,7 +349,14 @@ int vhd_write_parent(struct vd_image *img, const struct vd_create *create, uint6
                 return vd_fail(err, VD_EUNSUPPORTED, "the parent must be there: its id becomes part of the new disk");
         if (strchr(name, '\\'))
                 return vd_fail(err, VD_EUNSUPPORTED, "the parent's name has a backslash, a separator to VHD");
-        if (is_vhd) {
+        if (is_raw) {
+                char shown[512];
+
+                rc = refuse_vhd_as_raw(parent, vd_printable(shown, sizeof(shown), parent->path, strlen(parent->path)),
+                                       err);
+                if (rc < 0)
+                        return rc;
+        } else {
                 const struct vhd *other = parent->state;
 
                 if (vd_guid_is_zero(other->footer.id))
