@@ -352,8 +352,8 @@ static int scan_block(struct vd_blocktable *table, uint64_t block, uint64_t posi
         if (bad || value->kind != VD_DATA || !needed)
                 return 0;
         if (scan->count == scan->most)
-                return vd_fail(err, VD_ECORRUPT, "the %s has more than the %zu blocks that the file has room for: some lie "
-                               "on others", table->type->what, scan->most);
+                return vd_fail(err, VD_ECORRUPT, "the %s has more than the %zu blocks that the file has room for: some "
+                               "lie on others", table->type->what, scan->most);
         if (scan->count == scan->room) {
                 size_t room = scan->room ? 2 * scan->room : 256;
                 struct span *grown = reallocarray(scan->spans, room, sizeof(*grown));
