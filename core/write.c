@@ -23,7 +23,7 @@ struct vd_writer {
         struct vd_place *places;        /* oldest first; the first `written` have their bytes in the file */
         size_t count, room, written;
         uint64_t written_bytes;
-        bool has_drops;                 /* one of the places drops what the image has */
+        uint64_t first, end;            /* all places lie inside this guest range */
 };
 
 static int in_image(const struct vd_writer *w, struct vd_error *err)
@@ -58,6 +58,8 @@ int vd_image_barrier(struct vd_image *img, struct vd_file *file, struct vd_error
 
 static bool is_pending(const struct vd_writer *w, uint64_t start, uint64_t length)
 {
+        if (start >= w->end || start + length <= w->first)      /* the way of every copy */
+                return false;
         for (size_t i = 0; i < w->count; i++)
                 if (w->places[i].start < start + length && start < w->places[i].start + w->places[i].length)
                         return true;
@@ -70,8 +72,9 @@ int vd_writer_place(struct vd_writer *w, const struct vd_request *request, struc
         const struct vd_format *format = w->image->format;
         int r;
 
-        /* The driver still sees what is about to be dropped, and would write into it. */
-        if (w->has_drops && request->kind != VD_UNALLOCATED && is_pending(w, request->start, request->length)) {
+        /* The driver still sees the tables as they were: it would write into what is about to be dropped, or leave alone
+         * as empty what is about to be filled. */
+        if (is_pending(w, request->start, request->length)) {
                 r = vd_writer_commit(w, err);
                 if (r)
                         return r;
@@ -97,7 +100,8 @@ int vd_writer_place(struct vd_writer *w, const struct vd_request *request, struc
         if (r)
                 return in_image(w, err);
         w->places[w->count++] = *place;
-        w->has_drops |= place->kind == VD_UNALLOCATED;
+        w->first = w->count == 1 ? place->start : vd_min(w->first, place->start);
+        w->end = vd_max(w->end, place->start + place->length);
         return 0;
 }
 
@@ -126,7 +130,8 @@ static int publish(struct vd_writer *w, struct vd_error *err)
         w->count -= w->written;
         w->written = 0;
         w->written_bytes = 0;
-        w->has_drops &= w->count > 0;
+        if (!w->count)
+                w->first = w->end = 0;
         return r;
 }
 
