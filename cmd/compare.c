@@ -17,7 +17,7 @@
 
 enum {
         STATUS_DIFFER = 1, STATUS_CANNOT_OPEN = 2, STATUS_CANNOT_MAP = 3, STATUS_CANNOT_READ = 4,
-        CHUNK = 1024 * 1024, SECTOR = 512, THREADS_MAX = 16, SLOTS_PER_THREAD = 2,
+        CHUNK = 512 * 1024, SECTOR = 512, THREADS_MAX = 16, SLOTS_PER_THREAD = 2,
 };
 
 struct compare_args {
@@ -76,6 +76,7 @@ struct comparison {
         uint64_t chunk_bytes;
         struct vd_codec_context **codecs;
         uint64_t cursor;                /* planner */
+        struct vd_extent ahead[2];      /* planner: what each side was last found to have; length 0: nothing */
 
         struct range pending;           /* reporter: the last range found, which may go on */
         uint64_t range_count, different_bytes, first;
@@ -88,21 +89,43 @@ static bool is_hole(const struct vd_extent *ext)
 }
 
 /* Past the end of the smaller disk there are zeros. */
-static int map_side(struct comparison *c, unsigned which, uint64_t offset, uint64_t max, struct vd_extent *ext,
-                    struct vd_error *err)
+static int look_ahead(struct comparison *c, unsigned which, uint64_t offset, struct vd_error *err)
 {
         struct vd_image *image = c->images[which];
+        struct vd_extent *ext = &c->ahead[which];
         int ret;
 
         if (offset >= image->size) {
-                *ext = (struct vd_extent){ .start = offset, .length = max, .kind = VD_ZERO };
+                *ext = (struct vd_extent){ .start = offset, .length = c->end - offset, .kind = VD_ZERO };
                 return 0;
         }
-        ret = vd_image_map(image, offset, max, UINT32_MAX, ext, err);
+        ret = vd_image_map(image, offset, UINT64_MAX, UINT32_MAX, ext, err);
         if (!ret && ext->kind == VD_UNALLOCATED && vd_image_lacks_parent(image))
                 ret = vd_fail(err, VD_EPARENT, "%s: guest offset %" PRIu64 " is in the parent image, which is not open",
                               image->path, offset);
         return ret;
+}
+
+/* A long extent is asked for once, and used for all chunks that it covers. */
+static int map_side(struct comparison *c, unsigned which, uint64_t offset, uint64_t max, struct vd_extent *ext,
+                    struct vd_error *err)
+{
+        struct vd_extent *ahead = &c->ahead[which];
+        uint64_t skip;
+
+        if (offset < ahead->start || offset >= ahead->start + ahead->length) {
+                int ret = look_ahead(c, which, offset, err);
+
+                if (ret)
+                        return ret;
+        }
+        *ext = *ahead;
+        skip = offset - ahead->start;
+        ext->start += skip;
+        ext->length = vd_min(ext->length - skip, max);
+        if (ext->kind != VD_PACKED)
+                ext->position += skip;
+        return 0;
 }
 
 static int add_extent(struct side *side, const struct vd_extent *ext, struct vd_error *err)
