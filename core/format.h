@@ -90,6 +90,7 @@ struct vd_format {
         const char *const *aliases;     /* other accepted option values; NULL-terminated, or NULL */
         const char *const *extensions;  /* of file names, without dot; NULL-terminated */
         unsigned caps;
+        const char *directory_file;     /* images may be directories: the file in them that names the others; or NULL */
 
         enum vd_match (*probe)(const struct vd_probe *);        /* pure */
 

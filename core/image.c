@@ -230,6 +230,30 @@ static struct vd_image *new_image(const char *path, struct vd_error *err)
         return img;
 }
 
+/* A directory stands for the file in it that some format looks for. */
+static int enter_directory(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
+{
+        struct stat st;
+
+        if (stat(img->path, &st) || !S_ISDIR(st.st_mode))
+                return 0;               /* if there is anything wrong, opening it tells */
+        for (const struct vd_format *const *f = vd_formats; *f; f++) {
+                VD_AUTOFREE char *path = NULL;
+
+                if (!(*f)->directory_file || (how->format && vd_format_by_name(how->format) != *f))
+                        continue;
+                path = vd_asprintf("%s/%s", img->path, (*f)->directory_file);
+                if (!path)
+                        return vd_fail(err, -ENOMEM, "%s", (*f)->directory_file);
+                if (stat(path, &st) || !S_ISREG(st.st_mode))
+                        continue;
+                free(img->path);
+                img->path = VD_STEAL(path);
+                return 0;
+        }
+        return 0;
+}
+
 static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
         struct vd_file *window;
@@ -307,7 +331,9 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
         img->writable = how->write;
         img->no_references = how->no_references;
 
-        r = open_file(img, how, err);
+        r = enter_directory(img, how, err);
+        if (!r)
+                r = open_file(img, how, err);
         if (!r)
                 r = choose_format(img, how, err);
         if (!r && how->whole_set && img->format->caps & VD_CAP_SPREAD)
