@@ -15,12 +15,12 @@ PROGRAM ?= $(if $(D),$(BUILD)/vdtool,vdtool)
 
 VERSION := 0.1.0
 
-LIBS     := popt jansson zlib libdeflate libzstd liblzma
+LIBS     := popt jansson zlib libdeflate libzstd liblzma expat nettle
 OPTIONAL := $(if $(NO_ISAL),,libisal)
 
 # Debian packages; those of OPTIONAL_PACKAGES do not exist on every architecture.
 BUILD_PACKAGES    := gcc clang make pkg-config libc6-dev libpopt-dev libjansson-dev zlib1g-dev libdeflate-dev libzstd-dev \
-                     liblzma-dev libbz2-dev libarchive-dev
+                     liblzma-dev libbz2-dev libarchive-dev libexpat1-dev nettle-dev
 TEST_PACKAGES     := bats qemu-utils 7zip libvhdi-utils libvmdk-utils libqcow-utils xz-utils bzip2 e2fsprogs jq openssl \
                      procps man-db shellcheck strace valgrind
 OPTIONAL_PACKAGES := libisal-dev
