@@ -74,17 +74,6 @@ static const struct vd_blocktable_type map_type = {
         .decode = decode_entry, .encode = encode_entry,
 };
 
-/* Pages are as large as the gap between map and slots allows. */
-static size_t page_bytes(const struct vdi *vdi)
-{
-        uint64_t room = vdi->data_offset - vdi->map_offset, bytes = vdi->blocks * sizeof(le32);
-        size_t page = 4096;
-
-        while (vd_round_up(bytes, page) > room)
-                page /= 2;
-        return page;
-}
-
 int vdi_open_table(struct vd_image *img, struct vd_error *err)
 {
         enum { CACHE_BYTES = 1 << 20 };
@@ -92,6 +81,7 @@ int vdi_open_table(struct vd_image *img, struct vd_error *err)
         struct vd_blocktable *table = &vdi->table;
         bool in_place = img->writable && !img->is_new;
         uint64_t end = vdi->data_offset + vdi->allocated * vdi->slot_bytes;
+        size_t page = vd_blocktable_page(vdi->blocks * sizeof(le32), vdi->data_offset - vdi->map_offset);
         int r;
 
         *table = (struct vd_blocktable){
@@ -105,7 +95,7 @@ int vdi_open_table(struct vd_image *img, struct vd_error *err)
                 table->limit = UINT64_MAX;
         else if (in_place)              /* the space behind is given to new blocks: nobody may use it already */
                 table->limit = end;
-        r = vd_blocktable_open(table, page_bytes(vdi), CACHE_BYTES / page_bytes(vdi), err);
+        r = vd_blocktable_open(table, page, CACHE_BYTES / page, err);
         if (!r && img->is_new)
                 vd_cache_allow_short(table->cache, 0xff);
         return r;

@@ -10,6 +10,15 @@
 
 #include "util/checked.h"
 
+size_t vd_blocktable_page(uint64_t bytes, uint64_t room)
+{
+        size_t page = 4096;
+
+        while (page > sizeof(uint32_t) && vd_round_up(bytes, page) > room)
+                page /= 2;
+        return page;
+}
+
 int vd_blocktable_open(struct vd_blocktable *table, size_t page_bytes, size_t max_pages, struct vd_error *err)
 {
         table->page_bytes = page_bytes;

@@ -71,6 +71,10 @@ struct vd_blocktable {
         bool scanned;
 };
 
+/* The largest page for a table of that many bytes such that no page reaches past the room it has (>= bytes; both multiples
+ * of 4). */
+size_t vd_blocktable_page(uint64_t bytes, uint64_t room);
+
 /* Starts caching; page_bytes divides the table into pages (a multiple of entry_bytes; pages of a table that is written
  * must not reach past it).  Without failure the driver calls vd_blocktable_close() later. */
 int vd_blocktable_open(struct vd_blocktable *, size_t page_bytes, size_t max_pages, struct vd_error *);
