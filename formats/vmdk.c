@@ -461,11 +461,11 @@ static int vmdk_accept_parent(struct vd_image *child, struct vd_image *parent, s
                                parent->format->name);
         if (!p->has_descriptor)
                 return vd_fail(err, VD_EPARENT, "the parent has no descriptor, hence no content id");
-        if (p->descriptor.cid != c->descriptor.parent_cid)
-                return vd_fail(err, VD_EPARENT, "its parent has the content id %08" PRIx32 ", but this one has "
-                               "%08" PRIx32 ": it was changed since, or is another disk", c->descriptor.parent_cid,
-                               p->descriptor.cid);
-        return 0;
+        if (p->descriptor.cid == c->descriptor.parent_cid)
+                return 0;
+        return vd_fail(err, VD_EPARENT, "%s has the content id %08" PRIx32 ", expected %08" PRIx32 ": it was changed "
+                       "since the child was made, or is another disk", vd_file_name(parent->file), p->descriptor.cid,
+                       c->descriptor.parent_cid);
 }
 
 static const char *const extensions[] = { "vmdk", NULL };

@@ -198,6 +198,7 @@ struct vmdk_sparse {
         uint64_t next;                          /* first free byte, a multiple of the grain */
         struct vmdk_pending *pending;
         size_t pending_count, pending_room;
+        bool dropped;                           /* some grains were */
 };
 
 struct vmdk_extent {
@@ -276,6 +277,8 @@ void vmdk_describe(struct vd_image *, struct vd_report *);
 /* Findings of this code do not forbid writing: the tables that are read are whole. */
 #define VMDK_COPY_FINDING "vmdk-redundant-table"
 int vmdk_walk(struct vd_image *, struct vd_check *, struct vd_error *);
+/* Where the last thing in use of a sparse extent ends. */
+int vmdk_used_end(struct vd_image *, const struct vmdk_extent *, uint64_t *end, struct vd_error *);
 int vmdk_check(struct vd_image *, struct vd_check *, struct vd_error *);
 
 #endif

@@ -260,7 +260,8 @@ static int walk_sparse(struct walk *w, struct vd_error *err)
         return 0;
 }
 
-static int walk_extent(struct vd_image *img, struct vd_check *check, const struct vmdk_extent *e, struct vd_error *err)
+static int walk_extent(struct vd_image *img, struct vd_check *check, const struct vmdk_extent *e, uint64_t *used_end,
+                       struct vd_error *err)
 {
         struct walk w = { .extent = e, .sparse = e->sparse, .findings = &check->findings, .space = check->space };
         char shown[200];
@@ -276,14 +277,25 @@ static int walk_extent(struct vd_image *img, struct vd_check *check, const struc
         r = walk_sparse(&w, err);
         if (e->file != img->file)
                 vd_spacemap_free(w.space);
-        else
-                check->findings.end_offset = w.used_end;
+        *used_end = w.used_end;
+        return r;
+}
+
+int vmdk_used_end(struct vd_image *img, const struct vmdk_extent *e, uint64_t *end, struct vd_error *err)
+{
+        struct vd_check check = { 0 };
+        int r = vd_check_begin(&check, VMDK_SECTOR, vd_file_size(e->file), err);
+
+        if (!r)
+                r = walk_extent(img, &check, e, end, err);
+        vd_check_free(&check);
         return r;
 }
 
 int vmdk_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err)
 {
         const struct vmdk *v = img->state;
+        uint64_t end;
         int r = vd_check_begin(check, VMDK_SECTOR, vd_file_size(img->file), err);
 
         if (!r && v->has_descriptor && !v->embedded) {
@@ -292,9 +304,13 @@ int vmdk_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err
 
                 r = vd_check_region(check, &text, err);
         }
-        for (size_t i = 0; i < v->extent_count && !r; i++)
-                if (v->extents[i].sparse)
-                        r = walk_extent(img, check, &v->extents[i], err);
+        for (size_t i = 0; i < v->extent_count && !r; i++) {
+                if (!v->extents[i].sparse)
+                        continue;
+                r = walk_extent(img, check, &v->extents[i], &end, err);
+                if (v->extents[i].file == img->file)
+                        check->findings.end_offset = end;
+        }
         return r;
 }
 

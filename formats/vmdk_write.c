@@ -279,11 +279,13 @@ static int place_sparse(struct vd_image *img, struct vmdk_extent *e, enum vd_kin
         place->kind = wanted;
         if (wanted == VD_UNALLOCATED) {
                 place->token = ext.kind == VD_UNALLOCATED ? TOKEN_NONE : TOKEN_DROP;
+                s->dropped |= ext.kind == VD_DATA;
                 return 0;
         }
         if (wanted == VD_ZERO && (ext.kind == VD_ZERO || (ext.kind == VD_UNALLOCATED && !has_parent)))
                 return 0;
-        if (wanted == VD_ZERO && marks_zeros) {
+        /* A grain that is there is kept: what is marked instead would be lost space. */
+        if (wanted == VD_ZERO && marks_zeros && ext.kind != VD_DATA) {
                 uint64_t table;
 
                 place->token = TOKEN_ZERO;
@@ -375,6 +377,16 @@ int vmdk_flush(struct vd_image *img, struct vd_error *err)
         return r;
 }
 
+/* Space at the end of the file that belonged to dropped grains. */
+static int give_back(struct vd_image *img, const struct vmdk_extent *e, struct vd_error *err)
+{
+        uint64_t end;
+        int r = vmdk_used_end(img, e, &end, err);
+
+        end = vd_round_up(vd_max(end, e->sparse->overhead), e->sparse->grain);
+        return r || end >= vd_file_size(e->file) ? r : vd_file_truncate(e->file, end, err);
+}
+
 static int finish_old(struct vd_image *img, struct vd_error *err)
 {
         struct vmdk *v = img->state;
@@ -391,7 +403,9 @@ static int finish_old(struct vd_image *img, struct vd_error *err)
         for (size_t i = 0; i < v->extent_count && !r; i++) {
                 struct vd_file *file = v->extents[i].file;
 
-                if (file && file != img->file)
+                if (v->extents[i].sparse && v->extents[i].sparse->dropped)
+                        r = give_back(img, &v->extents[i], err);
+                if (!r && file && file != img->file)
                         r = vd_image_barrier(img, file, err);
                 if (!r && file && file != img->file)
                         r = vd_file_finish(file, err);
