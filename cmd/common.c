@@ -67,6 +67,16 @@ const struct vd_policy *vd_source_policy(struct vd_source *source)
         return &source->policy;
 }
 
+/* -U does not care who else uses the image, but says so. */
+static void warn_in_use(const struct vd_session *session, const struct vd_image *image)
+{
+        struct vd_error found = VD_ERROR_INIT;
+        int fd = vd_file_fd(image->file);
+
+        if (fd >= 0 && vd_lock_test_unused(fd, image->path, &found) == VD_ELOCKED)
+                vd_session_warn(session, "%s; what is read may be changing", found.text);
+}
+
 int vd_source_open(struct vd_session *session, struct vd_source *source, const char *path, struct vd_open how,
                    struct vd_image **out, struct vd_error *err)
 {
@@ -89,9 +99,12 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
         }
         if (ret)
                 return ret;
-        for (image = *out; image; image = image->parent)
+        for (image = *out; image; image = image->parent) {
+                if (how.lock == VD_LOCK_SHARE)
+                        warn_in_use(session, image);
                 for (i = 0; i < image->warning_count; i++)
                         vd_session_warn(session, "%s: %s", image->path, image->warnings[i]);
+        }
         return 0;
 }
 

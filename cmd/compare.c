@@ -326,7 +326,7 @@ static int flush_range(struct comparison *c, struct vd_error *err)
                 ret = vd_report_print_json_entry(r, &c->range_count, stdout);
                 vd_report_free(r);
         } else {
-                if (says(c) && c->args->all && printf("%-16" PRIu64 "%" PRIu64 "\n", p->start, p->length) < 0)
+                if (says(c) && c->args->all && printf("%#-16" PRIx64 "%#" PRIx64 "\n", p->start, p->length) < 0)
                         ret = -EIO;
                 c->range_count++;
         }

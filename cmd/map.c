@@ -209,11 +209,8 @@ static int map_run(void *arguments, const struct vd_texts *operands, struct vd_s
                 ret = vd_source_open(session, &args->source, operands->items[0], how, &image, err);
         if (ret)
                 return ret;
-        if (args->start > image->size)
-                ret = vd_fail(err, VD_EUSAGE, "%s: start offset %" PRIu64 " is past the end of a disk of %" PRIu64
-                              " bytes", image->path, args->start, image->size);
-        else
-                ret = print_map(image, args, session, err);
+        args->start = vd_min(args->start, image->size);
+        ret = print_map(image, args, session, err);
         vd_image_close(image);
         return ret;
 }
