@@ -3,8 +3,10 @@
 #include "cmd/new_image.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "util/cleanup.h"
 #include "util/text.h"
@@ -16,9 +18,12 @@ struct general_options {
 };
 
 static const struct vd_opt general_opts[] = {
-        { .type = VD_OPT_SIZE, .name = "size", .offset = offsetof(struct general_options, size) },
-        { .type = VD_OPT_TEXT, .name = "backing_file", .offset = offsetof(struct general_options, backing_file) },
-        { .type = VD_OPT_TEXT, .name = "backing_fmt", .offset = offsetof(struct general_options, backing_format) },
+        { .type = VD_OPT_SIZE, .name = "size", .offset = offsetof(struct general_options, size),
+          .help = "size of the disk" },
+        { .type = VD_OPT_TEXT, .name = "backing_file", .offset = offsetof(struct general_options, backing_file),
+          .argument = "FILE", .help = "the parent" },
+        { .type = VD_OPT_TEXT, .name = "backing_fmt", .offset = offsetof(struct general_options, backing_format),
+          .argument = "FORMAT", .help = "the parent's format" },
         { .type = VD_OPT_END },
 };
 
@@ -144,15 +149,26 @@ void vd_new_image_free(struct vd_new_image *new)
 
 void vd_new_image_print_options(const struct vd_new_image *new, FILE *stream)
 {
-        const struct vd_opt *opts = new->format->create_opts;
+        enum { GENERAL = sizeof general_opts / sizeof *general_opts };
+        const struct vd_format *format = new->format;
+        const struct vd_opt *opt;
+        VD_AUTOFREE struct vd_opt *all = NULL;
+        size_t count = 0;
 
-        fprintf(stream, "Create options of %s (%s):\n", new->format->name, new->format->title);
-        fputs("  size=SIZE  size of the disk\n", stream);
-        if (new->format->caps & VD_CAP_BACKING)
-                fputs("  backing_file=FILE  the parent, as -b\n"
-                      "  backing_fmt=FORMAT  its format, as -F\n", stream);
-        if (opts)
-                vd_opts_help_keys(opts, vd_terminal_columns(stream), stream);
+        for (opt = format->create_opts; opt && opt->type != VD_OPT_END; opt++)
+                count++;
+        all = calloc(count + GENERAL, sizeof *all);
+        if (!all)
+                return;
+        count = 0;
+        for (opt = format->create_opts; opt && opt->type != VD_OPT_END; opt++)
+                all[count++] = *opt;
+        for (opt = general_opts; opt->type != VD_OPT_END; opt++)
+                if (opt->type == VD_OPT_SIZE || format->caps & VD_CAP_BACKING)
+                        all[count++] = *opt;
+        fprintf(stream, "Create options of %s (%s):\n", format->name, format->title);
+        /* For scripts each option is a line, as with qemu-img. */
+        vd_opts_help_keys(all, isatty(fileno(stream)) ? vd_terminal_columns(stream) : UINT_MAX, stream);
 }
 
 int vd_new_image_open_backing(struct vd_new_image *new, struct vd_session *session, const struct vd_source *source,
