@@ -153,7 +153,12 @@ int vd_check_operands(const struct vd_session *session, const struct vd_texts *o
                       struct vd_error *err)
 {
         const struct vd_command *command = session->command;
+        size_t i;
 
+        for (i = 0; i < operands->count; i++)
+                if (!strcmp(operands->items[i], "-"))
+                        return vd_fail(err, VD_EUNSUPPORTED, "%s cannot use standard input or output; a file of the "
+                                       "name \"-\" is \"./-\"", command->name);
         if (operands->count < least)
                 return vd_fail(err, VD_EUSAGE, "%s needs %s, found %zu operand%s", command->name, command->operands,
                                operands->count, operands->count == 1 ? "" : "s");
