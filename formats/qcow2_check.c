@@ -430,6 +430,33 @@ static void compare_one(struct vd_check *check, const struct qcow2 *q, uint64_t 
                 ": reference count %" PRIu64 ", but %" PRIu64 " references", i, i << q->cluster_bits, stored, used);
 }
 
+/* The counts from cluster i on that stand in one page of a block, up to *end (at most last); *bytes = NULL where there
+ * is no usable block.  *base: the cluster that the first of them counts. */
+static int page_of_counts(struct vd_image *img, uint64_t i, uint64_t last, uint8_t **bytes, uint64_t *base,
+                          uint64_t *end, struct vd_error *err)
+{
+        struct qcow2 *q = img->state;
+        uint64_t page = q->map.sub_page_bytes * 8 >> q->refcount_order, position, in_block = i % q->per_block;
+        struct vd_error why = VD_ERROR_INIT;
+        int r = qcow2_block_position(q, i / q->per_block, &position, &why);
+
+        *bytes = NULL;
+        *base = i - in_block;
+        *end = vd_min(last, *base + q->per_block);
+        if (!r && position) {
+                *base += in_block / page * page;
+                *end = vd_min(*end, *base + page);
+                r = vd_cache_get(q->blocks, position + in_block / page * q->map.sub_page_bytes, (void **)bytes, &why);
+        }
+        if (r == VD_ECORRUPT) {         /* a finding of the walk already: counts nothing */
+                *bytes = NULL;
+                return 0;
+        }
+        if (r)
+                *err = why;
+        return r;
+}
+
 /* [first, last) is referred to `used` times.  *highest: one more than the last cluster that is used or counted. */
 static int compare_run(struct vd_image *img, struct vd_check *check, uint64_t first, uint64_t last, uint64_t used,
                        uint64_t *highest, struct vd_error *err)
@@ -437,31 +464,15 @@ static int compare_run(struct vd_image *img, struct vd_check *check, uint64_t fi
         struct qcow2 *q = img->state;
 
         for (uint64_t i = first, end; i < last; i = end) {
-                uint64_t base = i / q->per_block * q->per_block, page, position;
-                struct vd_error why = VD_ERROR_INIT;
-                uint8_t *bytes = NULL;
-                int r = qcow2_block_position(q, i / q->per_block, &position, &why);
+                uint64_t base;
+                uint8_t *bytes;
+                int r = page_of_counts(img, i, last, &bytes, &base, &end, err);
 
-                end = vd_min(last, base + q->per_block);
-                if (!r && position) {
-                        page = q->map.sub_page_bytes * 8 >> q->refcount_order;
-                        end = vd_min(end, base + ((i - base) / page + 1) * page);
-                        position += (i - base) / page * q->map.sub_page_bytes;
-                        base += (i - base) / page * page;
-                        r = vd_cache_get(q->blocks, position, (void **)&bytes, &why);
-                }
-                if (r && r != VD_ECORRUPT) {
-                        *err = why;
+                if (r)
                         return r;
-                }
-                if (r)                          /* a broken block is a finding already; it counts nothing */
-                        bytes = NULL;
-                if (!bytes && !used) {
-                        if (i / q->per_block >= q->reftable_entries)
-                                return 0;
-                        continue;
-                }
-                if (bytes && !used && end - i > 64 && vd_is_zero(bytes, q->map.sub_page_bytes))
+                if (!bytes && !used && i / q->per_block >= q->reftable_entries)
+                        return 0;
+                if (!used && (!bytes || (end - i > 64 && vd_is_zero(bytes, q->map.sub_page_bytes))))
                         continue;
                 for (uint64_t k = i; k < end; k++) {
                         uint64_t stored = bytes ? qcow2_count_at(bytes, k - base, q->refcount_order) : 0;
@@ -471,6 +482,30 @@ static int compare_run(struct vd_image *img, struct vd_check *check, uint64_t fi
                                 *highest = k + 1;
                 }
         }
+        return 0;
+}
+
+/* Counts for clusters that the file does not have: space that will be lost when it grows. */
+static int count_past_end(struct vd_image *img, struct vd_check *check, uint64_t first, struct vd_error *err)
+{
+        struct qcow2 *q = img->state;
+        uint64_t last = q->reftable_entries * q->per_block, found = 0;
+
+        for (uint64_t i = first, end; i < last; i = end) {
+                uint64_t base;
+                uint8_t *bytes;
+                int r = page_of_counts(img, i, last, &bytes, &base, &end, err);
+
+                if (r)
+                        return r;
+                if (!bytes || vd_is_zero(bytes, q->map.sub_page_bytes))
+                        continue;
+                for (uint64_t k = i; k < end; k++)
+                        found += qcow2_count_at(bytes, k - base, q->refcount_order) != 0;
+        }
+        if (found)
+                vd_find(&check->findings, VD_WARNING, "qcow2-count-past-end", first << q->cluster_bits, 0, VD_NOWHERE,
+                        0, true, "%" PRIu64 " clusters after the end of the file have reference counts", found);
         return 0;
 }
 
@@ -486,5 +521,5 @@ int qcow2_check(struct vd_image *img, struct vd_check *check, struct vd_error *e
                 index += length;
         }
         check->findings.end_offset = highest << q->cluster_bits;
-        return r;
+        return r ? r : count_past_end(img, check, vd_div_up(vd_file_size(img->file), q->cluster), err);
 }
