@@ -78,14 +78,12 @@ uint64_t vhdx_bitmap_entry(const struct vhdx *v, uint64_t chunk)
         return v->bat.position + 8 * (chunk * (v->chunk_ratio + 1) + v->chunk_ratio);
 }
 
-static int bat_locate(const void *owner, uint64_t block, uint64_t *position, uint64_t *absent, struct vd_error *err)
+static void bat_locate(const void *owner, uint64_t block, uint64_t *position, uint64_t *run)
 {
         const struct vhdx *v = owner;
 
-        (void)err;
-        *absent = 0;
         *position = v->bat.position + 8 * (block + block / v->chunk_ratio);
-        return 0;
+        *run = v->chunk_ratio - block % v->chunk_ratio;
 }
 
 static int bat_decode(const void *owner, uint64_t block, const void *raw, struct vd_block *out, struct vd_error *err)
@@ -232,14 +230,14 @@ static int map_sectors(struct vhdx *v, struct vd_extent *ext, struct vd_error *e
 static int vhdx_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
 {
         struct vhdx *v = img->state;
-        bool partial;
-        int r = vd_blocktable_map(&v->table, offset, max, ext, &partial, err);
+        bool partial = false;
+        int r = img->is_new ? 0 : vd_blocktable_scan(&v->table, err);
 
-        if (r)
-                return r;
-        if (ext->kind == VD_DATA)
+        if (!r)
+                r = vd_blocktable_map(&v->table, offset, max, ext, &partial, err);
+        if (!r && ext->kind == VD_DATA)
                 ext->file = v->data;
-        return partial ? map_sectors(v, ext, err) : 0;
+        return !r && partial ? map_sectors(v, ext, err) : r;
 }
 
 static enum vd_match vhdx_probe(const struct vd_probe *probe)

@@ -143,8 +143,10 @@ int vhdx_place(struct vd_image *img, const struct vd_request *request, struct vd
         uint64_t block = request->start / v->block_bytes, in_block = request->start % v->block_bytes;
         bool differencing = vhdx_is_differencing(v), drop = request->kind == VD_UNALLOCATED, whole;
         struct vd_block value;
-        int r = vd_blocktable_find(&v->table, block, &value, err);
+        int r = img->is_new ? 0 : vd_blocktable_scan(&v->table, err);
 
+        if (!r)
+                r = vd_blocktable_find(&v->table, block, &value, err);
         if (r)
                 return r;
         *place = (struct vd_place){ .start = request->start, .kind = request->kind, .file = img->file,

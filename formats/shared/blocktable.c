@@ -40,37 +40,23 @@ void vd_blocktable_close(struct vd_blocktable *table)
         table->pending_count = table->pending_room = table->overlap_count = 0;
 }
 
-/* *raw: the entry of block, *run: how many entries, this one included, stand in a row there; or *raw = NULL and *run
- * blocks have no entry. */
+/* *raw: the entry of block, *run: how many entries, this one included, stand in a row there. */
 static int entries_at(struct vd_blocktable *table, uint64_t block, void **raw, uint64_t *run, uint64_t *position,
                       struct vd_error *err)
 {
         const struct vd_blocktable_type *type = table->type;
-        uint64_t absent = 0, origin = type->locate ? 0 : table->position;
+        uint64_t origin = type->locate ? 0 : table->position, rest;
+        int rc;
 
-        if (type->locate) {
-                int rc = type->locate(table->owner, block, position, &absent, err);
-
-                if (rc < 0)
-                        return rc;
-        } else {
-                *position = table->position + block * type->entry_bytes;
-        }
-        if (absent) {
-                *raw = NULL;
-                *run = vd_min(absent, table->count - block);
-                return 0;
-        }
-        int rc = vd_cache_get(table->cache, *position, raw, err);
-
+        *position = table->position + block * type->entry_bytes;
+        *run = table->count - block;
+        if (type->locate)
+                type->locate(table->owner, block, position, run);
+        rc = vd_cache_get(table->cache, *position, raw, err);
         if (rc < 0)
                 return vd_error_prefix(err, "%s entry %" PRIu64, type->what, block);
-        *run = 1;
-        if (!type->locate) {
-                uint64_t rest = table->page_bytes - (*position - origin) % table->page_bytes;
-
-                *run = vd_min(rest / type->entry_bytes, table->count - block);
-        }
+        rest = table->page_bytes - (*position - origin) % table->page_bytes;
+        *run = vd_min(*run, vd_min(rest / type->entry_bytes, table->count - block));
         return 0;
 }
 
@@ -126,10 +112,16 @@ int vd_blocktable_get(struct vd_blocktable *table, uint64_t block, struct vd_blo
         uint64_t run = 0, position = 0;
         int rc = entries_at(table, block, &raw, &run, &position, err);
 
-        if (rc < 0)
-                return rc;
-        *out = (struct vd_block){ .kind = VD_UNALLOCATED };
-        return raw ? decode(table, block, raw, out, err) : 0;
+        return rc < 0 ? rc : decode(table, block, raw, out, err);
+}
+
+/* Does this entry say that a block has no data, and all others of the run the same? Tables of large disks are mostly
+ * like that, and need not be decoded one by one. */
+static bool is_empty_run(const struct vd_blocktable *table, const struct vd_block *first, const void *raw, uint64_t run)
+{
+        size_t entry = table->type->entry_bytes;
+
+        return first->kind != VD_DATA && !memcmp(raw, (const char *)raw + entry, (run - 1) * entry);
 }
 
 /* Does next continue the run that began with first, `blocks` blocks before? */
@@ -169,9 +161,7 @@ int vd_blocktable_map(struct vd_blocktable *table, uint64_t offset, uint64_t max
                 if (entries_at(table, block, &raw, &run, &position, &later) < 0)
                         break;
                 run = vd_min(run, vd_div_up(end, table->block_bytes) - block);
-                if (!raw && first.kind != VD_UNALLOCATED)
-                        break;
-                for (; raw && i < run; i++) {
+                for (; i < run; i++) {
                         const char *entry = (const char *)raw + i * table->type->entry_bytes;
                         struct vd_error ignored = VD_ERROR_INIT;
                         struct vd_block next;
@@ -179,9 +169,11 @@ int vd_blocktable_map(struct vd_blocktable *table, uint64_t offset, uint64_t max
                         if (decode(table, block + i, entry, &next, &ignored) < 0 ||
                             !continues(table, &first, block + i - first_block, &next))
                                 break;
+                        if (!i && is_empty_run(table, &next, raw, run))
+                                i = run - 1;
                 }
-                block += raw ? i : run;
-                if (raw && i < run)
+                block += i;
+                if (i < run)
                         break;
         }
         extent->length = vd_min(end, block * table->block_bytes) - offset;
@@ -291,14 +283,12 @@ int vd_blocktable_set(struct vd_blocktable *table, uint64_t block, const struct 
 
         if (rc < 0)
                 return rc;
-        if (!raw)
-                return vd_fail(err, VD_EUNSUPPORTED, "block %" PRIu64 " has no %s entry", block, table->type->what);
         table->type->encode(table->owner, block, value, raw);
         vd_cache_dirty(table->cache, position);
         return 0;
 }
 
-/* Calls visit for every block that has an entry; bad: what decode said, or NULL. */
+/* Calls visit for every entry, except where none of many has data; bad: what decode said, or NULL. */
 static int each_entry(struct vd_blocktable *table,
                       int (*visit)(struct vd_blocktable *, uint64_t block, uint64_t position, const struct vd_block *,
                                    const struct vd_error *bad, void *context, struct vd_error *),
@@ -313,11 +303,13 @@ static int each_entry(struct vd_blocktable *table,
 
                 if (rc < 0)
                         return rc;
-                for (uint64_t i = 0; raw && i < run; i++) {
+                for (uint64_t i = 0; i < run; i++) {
                         struct vd_error bad = VD_ERROR_INIT;
                         struct vd_block value;
 
                         rc = decode(table, block + i, (const char *)raw + i * table->type->entry_bytes, &value, &bad);
+                        if (!i && !rc && is_empty_run(table, &value, raw, run))
+                                break;
                         rc = visit(table, block + i, position + i * table->type->entry_bytes, &value,
                                    rc < 0 ? &bad : NULL, context, err);
                         if (rc < 0)

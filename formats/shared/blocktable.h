@@ -33,9 +33,9 @@ struct vd_blocktable_type {
         int (*decode)(const void *owner, uint64_t block, const void *raw, struct vd_block *, struct vd_error *);
         /* Meaning to raw bytes; raw holds the old entry.  NULL for formats that are only read. */
         void (*encode)(const void *owner, uint64_t block, const struct vd_block *, void *raw);
-        /* Where the entry of a block stands, for tables that are interleaved or in pieces; NULL: entry after entry from
-         * `position` on.  *absent > 0: this block and the *absent - 1 after it have no entry and are unallocated. */
-        int (*locate)(const void *owner, uint64_t block, uint64_t *position, uint64_t *absent, struct vd_error *);
+        /* Where the entry of a block stands, for tables that are interleaved with something else; NULL: entry after
+         * entry from `position` on.  *run: how many, this one included, follow each other there. */
+        void (*locate)(const void *owner, uint64_t block, uint64_t *position, uint64_t *run);
 };
 
 /* A block that has a place in the file but no entry yet. */
