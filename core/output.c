@@ -44,6 +44,8 @@ struct vd_output {
         struct output_file *files;      /* [0]: the main one */
         size_t count;
         unsigned flags;
+        struct vd_target directory;     /* the files lie in a new directory, which goes there */
+        char *directory_temporary;      /* its name until then; NULL: it has its own, or there is none */
 };
 
 /* ---- temporary names ---- */
@@ -237,6 +239,7 @@ int vd_output_new(struct vd_output **out, const char *path, unsigned flags, stru
         if (!output)
                 return vd_fail(err, -ENOMEM, "%s", path);
         output->flags = flags;
+        output->directory = (struct vd_target)VD_TARGET_INIT;
         if (sync && strcmp(sync, "always") == 0)
                 output->flags |= VD_OUTPUT_SYNC;
         if (add_file(output, AT_FDCWD, path, &file, err) < 0) {
@@ -262,6 +265,57 @@ int vd_output_add(struct vd_output *output, const char *name, struct vd_file **f
         return add_file(output, output->files[0].target.dir, name, file, err);
 }
 
+/* Makes the temporary directory beside the main file's place and returns its descriptor. */
+static int make_directory(struct vd_output *output, struct vd_error *err)
+{
+        const struct vd_target *place = &output->files[0].target;
+
+        for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
+                char *name = temporary_name(place->name);
+
+                if (!name)
+                        return vd_fail(err, -ENOMEM, "%s", place->path);
+                if (mkdirat(place->dir, name, 0700) == 0) {
+                        int dir = openat(place->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+                        output->directory_temporary = name;
+                        return dir >= 0 ? dir : vd_fail(err, -errno, "%s: its temporary directory", place->path);
+                }
+                free(name);
+                if (errno != EEXIST && errno != EINTR)
+                        return vd_fail(err, -errno, "%s: creating a temporary directory beside it", place->path);
+        }
+        return vd_fail(err, -EEXIST, "%s: no free name for a temporary directory beside it", place->path);
+}
+
+int vd_output_directory(struct vd_output *output, const char *main_name, struct vd_error *err)
+{
+        struct output_file *f = &output->files[0];
+        struct vd_target inside = { .dir = -1, .name = strdup(main_name),
+                                    .path = vd_asprintf("%s/%s", f->target.path, main_name) };
+        int r = 0;
+
+        if (!inside.name || !inside.path)
+                r = vd_fail(err, -ENOMEM, "%s", f->target.path);
+        else if (f->replaces)
+                r = vd_fail(err, VD_EUSAGE, "%s: a directory cannot replace a file", f->target.path);
+        if (!r)
+                r = inside.dir = make_directory(output, err);
+        if (r >= 0 && f->temporary && renameat(f->target.dir, f->temporary, inside.dir, f->temporary) < 0)
+                r = vd_fail(err, -errno, "%s: moving a temporary file", f->target.path);
+        if (r < 0) {
+                if (output->directory_temporary)
+                        unlinkat(f->target.dir, output->directory_temporary, AT_REMOVEDIR);
+                free(output->directory_temporary);
+                output->directory_temporary = NULL;
+                vd_target_free(&inside);
+                return r;
+        }
+        output->directory = f->target;
+        f->target = inside;
+        return 0;
+}
+
 bool vd_output_replaces(const struct vd_output *output, const struct vd_file *input)
 {
         for (size_t i = 0; i < output->count; i++) {
@@ -273,12 +327,13 @@ bool vd_output_replaces(const struct vd_output *output, const struct vd_file *in
 
 /* ---- publishing ---- */
 
-static mode_t new_file_mode(void)
+/* What the kernel would give a new file or directory. */
+static mode_t new_mode(mode_t mode)
 {
         mode_t mask = umask(022);       /* cannot be read without being set */
 
         umask(mask);
-        return 0666 & ~mask;
+        return mode & ~mask;
 }
 
 /* The last touch before a file gets its name: nothing of it is only in our hands any more. */
@@ -297,7 +352,7 @@ static int complete_file(const struct vd_output *output, struct output_file *f, 
         /* Without the privilege to give files away this is not root, whatever its number. */
         if (f->replaces && geteuid() == 0 && fchown(fd, now.st_uid, now.st_gid) < 0 && errno != EPERM)
                 return vd_fail(err, -errno, "%s: setting the owner", f->target.path);
-        if (fchmod(fd, f->replaces ? now.st_mode & 0777 : new_file_mode()) < 0)
+        if (fchmod(fd, f->replaces ? now.st_mode & 0777 : new_mode(0666)) < 0)
                 return vd_fail(err, -errno, "%s: setting the mode", f->target.path);
         /* A replacing file goes to disk first: else a power cut could take the old and the new one. */
         if (f->replaces || output->flags & VD_OUTPUT_SYNC)
@@ -372,16 +427,40 @@ static void withdraw(struct output_file *f)
         f->state = NEW;
 }
 
+static int sync_directory(const struct vd_target *target, struct vd_error *err)
+{
+        /* Some file systems cannot sync directories; an unreadable one we hold only as a path. */
+        if (fsync(target->dir) < 0 && errno != EINVAL && errno != EBADF)
+                return vd_fail(err, -errno, "%s: written, but not known to be durable", target->path);
+        return 0;
+}
+
 static int sync_directories(const struct vd_output *output, struct vd_error *err)
 {
-        for (size_t i = 0; i < output->count; i++) {
-                const struct vd_target *target = &output->files[i].target;
-                int status = fsync(target->dir);
+        int r = 0;
 
-                /* Some file systems cannot sync directories; an unreadable one we hold only as a path. */
-                if (status < 0 && errno != EINVAL && errno != EBADF)
-                        return vd_fail(err, -errno, "%s: written, but not known to be durable", target->path);
-        }
+        for (size_t i = 0; i < output->count && !r; i++)
+                r = sync_directory(&output->files[i].target, err);
+        return !r && output->directory.name ? sync_directory(&output->directory, err) : r;
+}
+
+/* The complete directory gets its name. */
+static int publish_directory(struct vd_output *output, struct vd_error *err)
+{
+        const struct vd_target *place = &output->directory;
+        int r;
+
+        if (!output->directory_temporary)
+                return 0;
+        if (fchmod(output->files[0].target.dir, new_mode(0777)) < 0)
+                return vd_fail(err, -errno, "%s: setting the mode", place->path);
+        r = renameat2(place->dir, output->directory_temporary, place->dir, place->name, RENAME_NOREPLACE);
+        if (r < 0 && (errno == EINVAL || errno == ENOSYS))      /* this replaces an empty directory at worst */
+                r = renameat(place->dir, output->directory_temporary, place->dir, place->name);
+        if (r < 0)
+                return vd_fail(err, -errno, "%s: giving the complete directory its name", place->path);
+        free(output->directory_temporary);
+        output->directory_temporary = NULL;
         return 0;
 }
 
@@ -399,6 +478,8 @@ int vd_output_commit(struct vd_output *output, struct vd_error *err)
                 if ((f->replaces ? publish_replacing(f, i == 0, err) : publish_new(f, err)) < 0)
                         goto fail;
         }
+        if (publish_directory(output, err) < 0)
+                goto fail;
         for (i = 1; i < output->count; i++) {
                 struct output_file *f = &output->files[i];
 
@@ -420,6 +501,10 @@ void vd_output_free(struct vd_output *output)
                 return;
         for (size_t i = 0; i < output->count; i++)
                 free_file(&output->files[i]);
+        if (output->directory_temporary)
+                unlinkat(output->directory.dir, output->directory_temporary, AT_REMOVEDIR);
+        free(output->directory_temporary);
+        vd_target_free(&output->directory);
         free(output->files);
         free(output);
 }

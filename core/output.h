@@ -31,6 +31,10 @@ const char *vd_output_path(const struct vd_output *);
 /* One more file: name is relative to the main file's directory (or absolute).  *file is borrowed. */
 int vd_output_add(struct vd_output *, const char *name, struct vd_file **file, struct vd_error *);
 
+/* What appears at path is a new directory, with the main file in it under this name, and all files added after this.  For
+ * images that are directories; to be called before any file is added. */
+int vd_output_directory(struct vd_output *, const char *main_name, struct vd_error *);
+
 /* Would commit replace this file? For refusing an output that is one of the inputs. */
 bool vd_output_replaces(const struct vd_output *, const struct vd_file *input);
 
