@@ -191,14 +191,17 @@ static int prl_flush(struct vd_image *img, struct vd_error *err)
 
 static int prl_finish(struct vd_image *img, struct vd_error *err)
 {
-        return each_top(img, prl_layer_finish, err);
+        const struct prl *prl = img->state;
+        int r = each_top(img, prl_layer_finish, err);
+
+        return !r && prl->is_new_bundle ? prl_finish_bundle(img, err) : r;
 }
 
 static const char *const extensions[] = { "hdd", "hds", "parallels", NULL };
 
 const struct vd_format vd_format_parallels = {
         .name = "parallels", .title = "Parallels disk", .extensions = extensions,
-        .caps = VD_CAP_SNAPSHOTS | VD_CAP_SET, .directory_file = "DiskDescriptor.xml",
+        .caps = VD_CAP_SNAPSHOTS | VD_CAP_SET | VD_CAP_SPREAD, .directory_file = "DiskDescriptor.xml",
         .probe = prl_probe, .open = prl_open, .close = prl_close, .map = prl_map, .describe = prl_describe,
         .snapshot = prl_bundle_snapshot, .select = prl_bundle_select, .walk = prl_walk, .check = prl_check,
         .params_size = sizeof(struct prl_params), .create_opts = prl_create_opts, .subformats = prl_subformats,

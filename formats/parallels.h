@@ -50,6 +50,7 @@ static_assert(sizeof(struct prl_bitmap_disk) == 32, "Parallels dirty bitmap");
 
 #define PRL_MAGIC_OLD "WithoutFreeSpace"        /* table entries count sectors */
 #define PRL_MAGIC "WithouFreSpacExt"            /* table entries count clusters */
+#define PRL_TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"        /* current state, when the descriptor names none */
 #define PRL_OPEN 0x746f6e59u
 #define PRL_CLOSED 0x312e3276u
 #define PRL_EXTENSION 0xab234cef23dcea87u
@@ -63,6 +64,7 @@ enum {
         PRL_TRANSIT = 2,                /* kept by who does not know it */
         PRL_CLUSTER_DEFAULT = 1 << 20,
         PRL_CLUSTER_MOST = 256 << 20,
+        PRL_FILES_MOST = 1024,          /* of a bundle */
         PRL_EXTENSION_MOST = 64 << 20,  /* bytes of the extension's cluster */
 };
 
@@ -100,6 +102,7 @@ struct prl {
         struct prl_bundle *bundle;      /* NULL: a single image */
         struct prl_storage *storages;   /* sorted, without gaps; NULL: not opened (info of a bundle) */
         size_t count;
+        bool is_new_bundle;
 };
 
 /* parallels_layer.c */
@@ -114,14 +117,18 @@ void prl_layer_close(struct prl_layer *);
 int prl_layer_map(struct prl_layer *, uint64_t offset, uint64_t max, struct vd_extent *, struct vd_error *);
 void prl_layer_describe(const struct prl_layer *, struct vd_report *);
 
-/* parallels_write.c: in one layer, offsets are its own. */
+/* parallels_create.c */
 struct prl_params {
         const char *subformat;
-        uint64_t cluster_bytes;
+        uint64_t cluster_bytes, split_bytes;
 };
 extern const struct vd_opt prl_create_opts[];
 extern const char *const prl_subformats[];
 int prl_create(struct vd_image *, const struct vd_create *, struct vd_error *);
+/* The descriptor of a new bundle, written last. */
+int prl_finish_bundle(struct vd_image *, struct vd_error *);
+
+/* parallels_write.c: in one layer, offsets are its own. */
 int prl_layer_place(struct prl_layer *, const struct vd_request *, bool layered, struct vd_place *, struct vd_error *);
 int prl_layer_settle(struct prl_layer *, struct vd_error *);
 int prl_layer_publish(struct prl_layer *, uint64_t offset, const struct vd_place *, struct vd_error *);

@@ -16,12 +16,7 @@
 #include "util/cleanup.h"
 #include "util/text.h"
 
-#define DEFAULT_TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
-
-enum {
-        DESCRIPTOR_MOST = 4 << 20,      /* bytes */
-        FILES_MOST = 1024,              /* opened at once */
-};
+enum { DESCRIPTOR_MOST = 4 << 20 };      /* bytes */
 
 struct bundle_image {
         uint8_t guid[16];
@@ -201,7 +196,7 @@ static int read_shots(struct prl_bundle *bundle, struct vd_error *err)
         const struct vd_xml *shot = vd_xml_find(bundle->xml, "Snapshots/Shot");
         const char *top = vd_xml_text(bundle->xml, "Snapshots/TopGUID");
         size_t count = count_of(shot);
-        int r = parse_guid(top ? top : DEFAULT_TOP, bundle->top, err);
+        int r = parse_guid(top ? top : PRL_TOP, bundle->top, err);
 
         if (r)
                 return r;
@@ -344,8 +339,8 @@ static int open_chain(struct vd_image *img, const struct bundle_storage *from, c
                                        " has no image of snapshot %s", from->start, text);
                 if (storage->count > bundle->shot_count)
                         return vd_fail(err, VD_ECORRUPT, "descriptor: snapshot %s is its own ancestor", text);
-                if (++*files > FILES_MOST)
-                        return vd_fail(err, VD_EUNSUPPORTED, "descriptor: more than %d files", FILES_MOST);
+                if (++*files > PRL_FILES_MOST)
+                        return vd_fail(err, VD_EUNSUPPORTED, "descriptor: more than %d files", PRL_FILES_MOST);
                 r = open_layer(img, from, image, storage, err);
                 if (r)
                         return r;

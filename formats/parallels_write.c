@@ -1,95 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* parallels_write.c: new expanding images, and writing into old ones.
+/* parallels_write.c: writing into expanding images.
  *
  * In place the in-use mark comes first, synced; then data, sync, table entries, sync, and the mark goes when all is done.
  * Clusters are appended; the format extension stays where it is, marked as stale (see parallels_extension.c).
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/write.h"
 #include "parallels.h"
 #include "util/checked.h"
-
-const char *const prl_subformats[] = { "expanding", "old", NULL };
-
-const struct vd_opt prl_create_opts[] = {
-        { .name = "subformat", .type = VD_OPT_CHOICE, .offset = offsetof(struct prl_params, subformat),
-          .argument = "TYPE", .choices = prl_subformats,
-          .help = "expanding, or old: the layout that VirtualBox knows, up to 2 TiB" },
-        { .name = "cluster_size", .type = VD_OPT_SIZE, .offset = offsetof(struct prl_params, cluster_bytes),
-          .argument = "SIZE", .help = "a power of two from 512 to 64M; 1M when not given" },
-        { .type = VD_OPT_END },
-};
-
-static int choose_layout(struct vd_image *img, struct prl_layer *layer, const struct vd_create *create,
-                         struct vd_error *err)
-{
-        enum { CLUSTER_MOST = 64 << 20, HEADS = 16, TRACK_SECTORS = 32 };
-        const struct prl_params *params = create->params;
-        struct prl_header_disk *h = &layer->header;
-        uint64_t entries, sectors, end;
-
-        layer->is_old = params && params->subformat && !strcmp(params->subformat, "old");
-        layer->cluster_bytes = params && params->cluster_bytes ? params->cluster_bytes : PRL_CLUSTER_DEFAULT;
-        if (!vd_is_pow2(layer->cluster_bytes) || layer->cluster_bytes < PRL_SECTOR || layer->cluster_bytes > CLUSTER_MOST)
-                return vd_fail(err, VD_EUSAGE, "cluster_size %" PRIu64 " is not a power of two from %d to %d",
-                               layer->cluster_bytes, PRL_SECTOR, CLUSTER_MOST);
-        if (create->size > INT64_MAX)
-                return vd_fail(err, VD_EUSAGE, "%" PRIu64 " bytes are more than a file can have", create->size);
-        img->size = layer->disk_bytes = vd_round_up(create->size, PRL_SECTOR);
-        sectors = img->size / PRL_SECTOR;
-        entries = vd_div_up(img->size, layer->cluster_bytes);
-        layer->table_end = sizeof(*h) + entries * sizeof(le32);
-        layer->data_offset = vd_round_up(layer->table_end, layer->is_old ? PRL_SECTOR : layer->cluster_bytes);
-        if (!vd_add(layer->data_offset, entries * layer->cluster_bytes, &end) || entries > UINT32_MAX / sizeof(le32) ||
-            layer->data_offset / PRL_SECTOR > UINT32_MAX || end / (layer->is_old ? PRL_SECTOR : layer->cluster_bytes) > UINT32_MAX)
-                return vd_fail(err, VD_EUNSUPPORTED, "a disk of %" PRIu64 " bytes: its %" PRIu64 " clusters of %" PRIu64
-                               " bytes are more than the BAT can point to", img->size, entries, layer->cluster_bytes);
-        memcpy(h->magic, layer->is_old ? PRL_MAGIC_OLD : PRL_MAGIC, sizeof(h->magic));
-        h->version = le32_put(PRL_VERSION);
-        h->heads = le32_put(HEADS);
-        h->cylinders = le32_put((uint32_t)vd_min(sectors / HEADS / TRACK_SECTORS, UINT32_MAX));
-        h->cluster_sectors = le32_put((uint32_t)(layer->cluster_bytes / PRL_SECTOR));
-        h->entries = le32_put((uint32_t)entries);
-        h->disk_sectors = le64_put(sectors);
-        h->data_sector = le32_put((uint32_t)(layer->data_offset / PRL_SECTOR));
-        return 0;
-}
-
-int prl_create(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
-{
-        struct prl *prl = calloc(1, sizeof(*prl));
-        struct prl_layer *layer = calloc(1, sizeof(*layer));
-        struct prl_storage *storage = calloc(1, sizeof(*storage));
-        int r;
-
-        if (!prl || !layer || !storage) {
-                free(prl);
-                free(layer);
-                free(storage);
-                return vd_fail(err, -ENOMEM, "Parallels header");
-        }
-        img->state = prl;
-        *prl = (struct prl){ .storages = storage, .count = 1 };
-        *storage = (struct prl_storage){ .layers = layer, .count = 1 };
-        *layer = (struct prl_layer){ .image = img, .file = vd_file_ref(img->file), .writable = true };
-        r = choose_layout(img, layer, create, err);
-        if (!r)
-                r = vd_file_truncate(img->file, layer->data_offset, err);
-        if (!r)
-                r = prl_layer_open_table(layer, err);
-        if (r) {
-                prl_close(img);
-                return r;
-        }
-        storage->end = img->size;
-        img->unit = layer->cluster_bytes;
-        img->write_unit = PRL_SECTOR;
-        return 0;
-}
 
 static int write_header(struct prl_layer *layer, struct vd_error *err)
 {
