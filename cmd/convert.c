@@ -239,7 +239,7 @@ static int copy(struct conversion *c, struct vd_image *target, const struct vd_i
         int ret;
 
         vd_session_start_progress(c->session, c->args->progress);
-        ret = vd_copy(c->source, target, &options, stats, err);
+        ret = vd_copy(c->source, &target, 1, &options, stats, err);
         vd_session_end_progress(c->session);
         return ret;
 }

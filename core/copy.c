@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "copy_job.h"
@@ -21,65 +22,69 @@ enum {
         RESERVE_AFTER = 1024 * 1024,    /* a run of writes this long gets space reserved ahead of it */
         RESERVE_STEP = 32 * 1024 * 1024,
         HOLES_KEPT = 65536,
+        THREADS_MAX = 64,
 };
 
 /* Reserves space ahead of a place that continues a run.  A target whose positions are guest offsets may get it only
  * where the source surely has data, others append and give the rest back at the end. */
-static void reserve(struct copy_job *job, const struct chunk *c, const struct vd_place *p)
+static void reserve(const struct copy_job *job, struct copy_target *t, const struct chunk *c,
+                    const struct vd_place *p)
 {
         uint64_t length = p->kind == VD_PACKED ? p->packed_bytes : p->length, end, most = RESERVE_STEP;
 
-        if (!job->target->is_new || p->file != job->target->file || (p->kind != VD_DATA && p->kind != VD_PACKED))
+        if (!t->image->is_new || p->file != t->image->file || (p->kind != VD_DATA && p->kind != VD_PACKED))
                 return;
-        if (p->position < job->run_end || p->position > job->run_end + job->chunk_bytes)
-                job->run_start = p->position;
-        job->run_end = p->position + length;
-        end = job->run_end;
-        if (end <= job->reserved_end || end - job->run_start < RESERVE_AFTER || p->position < vd_file_size(p->file))
+        if (p->position < t->run_end || p->position > t->run_end + job->chunk_bytes)
+                t->run_start = p->position;
+        t->run_end = p->position + length;
+        end = t->run_end;
+        if (end <= t->reserved_end || end - t->run_start < RESERVE_AFTER || p->position < vd_file_size(p->file))
                 return;
-        if (job->target->identity) {
-                if (!job->last_was_data || job->hole_count == HOLES_KEPT || c->data_ahead <= end)
+        if (t->image->identity) {
+                if (!t->last_was_data || t->hole_count == HOLES_KEPT || c->data_ahead <= end)
                         return;
                 most = vd_min(most, c->data_ahead - end);
         }
         vd_file_reserve(p->file, p->position, length + most);
-        job->reserved_end = end + most;
+        t->reserved_end = end + most;
 }
 
 /* A zero run of a new target needs nothing, unless space was reserved there: that is punched in the end. */
-static int leave_hole(struct copy_job *job, const struct piece *p, struct vd_error *err)
+static int leave_hole(struct copy_job *job, struct copy_target *t, const struct piece *p, struct vd_error *err)
 {
         int r;
 
         job->stats.zero_bytes += p->length;
-        if (!job->target->identity || p->start >= job->reserved_end)
+        if (!t->image->identity || p->start >= t->reserved_end)
                 return 0;
-        r = vd_copy_grow(&job->holes, job->hole_count, &job->hole_room, sizeof(*job->holes), err);
+        r = vd_copy_grow(&t->holes, t->hole_count, &t->hole_room, sizeof(*t->holes), err);
         if (!r)
-                job->holes[job->hole_count++] = (struct hole){ p->start, p->length };
+                t->holes[t->hole_count++] = (struct hole){ p->start, p->length };
         return r;
 }
 
-static int place_piece(struct copy_job *job, struct chunk *c, const struct piece *p, struct vd_error *err)
+static int place_piece(struct copy_job *job, struct copy_target *t, const struct chunk *c, struct portion *to,
+                       const struct piece *p, struct vd_error *err)
 {
         struct vd_request request = { p->start, p->length, p->kind, p->packed_bytes };
         const char *bytes = p->bytes;
 
         while (request.length) {
-                size_t bytes_room = c->place_room;
+                size_t bytes_room = to->place_room;
                 struct vd_place *place;
-                int r = vd_copy_grow(&c->places, c->place_count, &c->place_room, sizeof(*c->places), err);
+                int r = vd_copy_grow(&to->places, to->place_count, &to->place_room, sizeof(*to->places), err);
 
                 if (!r)
-                        r = vd_copy_grow(&c->place_bytes, c->place_count, &bytes_room, sizeof(*c->place_bytes), err);
+                        r = vd_copy_grow(&to->place_bytes, to->place_count, &bytes_room, sizeof(*to->place_bytes),
+                                         err);
                 if (r)
                         return r;
-                place = &c->places[c->place_count];
-                r = vd_writer_place(job->writer, &request, place, err);
+                place = &to->places[to->place_count];
+                r = vd_writer_place(t->writer, &request, place, err);
                 if (r)
                         return r;
-                c->place_bytes[c->place_count++] = bytes;
-                reserve(job, c, place);
+                to->place_bytes[to->place_count++] = bytes;
+                reserve(job, t, c, place);
                 if (place->kind == VD_PACKED)
                         job->stats.packed_units++;      /* those moved verbatim are taken off at the end */
                 else if (p->kind == VD_DATA)
@@ -94,53 +99,96 @@ static int place_piece(struct copy_job *job, struct chunk *c, const struct piece
         return 0;
 }
 
+static int place_portion(struct copy_job *job, struct copy_target *t, const struct chunk *c, struct portion *to,
+                         struct vd_error *err)
+{
+        bool all_data = true;
+        int r = 0;
+
+        for (size_t i = 0; i < to->piece_count && !r; i++) {
+                const struct piece *p = &to->pieces[i];
+
+                if (p->kind == VD_ZERO)
+                        all_data = false;
+                if (p->kind == VD_ZERO && !t->write_zeros)
+                        r = leave_hole(job, t, p, err);
+                else
+                        r = place_piece(job, t, c, to, p, err);
+        }
+        t->last_was_data = all_data;
+        return r;
+}
+
 int vd_copy_place(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
         struct copy_job *job = context;
         struct chunk *c = slot;
-        bool all_data = true;
         int r = 0;
 
         (void)worker;
-        for (size_t i = 0; i < c->piece_count && !r; i++) {
-                const struct piece *p = &c->pieces[i];
-
-                if (p->kind == VD_ZERO)
-                        all_data = false;
-                if (p->kind == VD_ZERO && !job->write_zeros)
-                        r = leave_hole(job, p, err);
-                else
-                        r = place_piece(job, c, p, err);
-        }
-        job->last_was_data = all_data;
+        for (size_t i = 0; i < job->target_count && !r; i++)
+                r = place_portion(job, &job->targets[i], c, &c->portions[i], err);
         return r;
 }
 
 int vd_copy_store(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
+        const struct copy_job *job = context;
         struct chunk *c = slot;
         int r = 0;
 
-        (void)context;
         (void)worker;
-        for (size_t i = 0; i < c->place_count && !r; i++)
-                r = vd_place_write(&c->places[i], c->place_bytes[i], err);
+        for (size_t t = 0; t < job->target_count; t++)
+                for (size_t i = 0; i < c->portions[t].place_count && !r; i++)
+                        r = vd_place_write(&c->portions[t].places[i], c->portions[t].place_bytes[i], err);
         return r;
+}
+
+static uint64_t now(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Waits until the bytes moved so far are within the rate; a stop wakes it up within a tenth of a second. */
+static void keep_rate(struct copy_job *job, const struct chunk *c)
+{
+        double due;
+
+        if (!job->options->rate || c->all_zero)
+                return;
+        job->moved_bytes += c->length;
+        due = (double)job->moved_bytes / (double)job->options->rate;
+        while (!(job->options->stop && *job->options->stop)) {
+                double left = due - (double)(now() - job->started) / 1e9;
+                struct timespec pause = { 0, left < 0.1 ? (long)(left * 1e9) : 100000000 };
+
+                if (left <= 0)
+                        break;
+                nanosleep(&pause, NULL);
+        }
 }
 
 int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
         struct copy_job *job = context;
         struct chunk *c = slot;
-        int r;
+        int r = 0;
 
         (void)worker;
-        job->stats.verbatim_units += c->verbatim_units;
-        if (job->needs_digest && !c->all_zero)
-                job->target->digest += c->digest;
-        r = vd_writer_written(job->writer, c->place_count, err);
+        for (size_t i = 0; i < job->target_count && !r; i++) {
+                struct portion *p = &c->portions[i];
+
+                job->stats.verbatim_units += p->verbatim_units;
+                if (job->needs_digest && !c->all_zero)
+                        job->targets[i].image->digest += p->digest;
+                r = vd_writer_written(job->targets[i].writer, p->place_count, err);
+        }
         if (!r && job->options->progress)
-                job->options->progress(job->options->context, c->start + c->length, job->target->size);
+                job->options->progress(job->options->context, c->start + c->length, job->size);
+        keep_rate(job, c);
         return r;
 }
 
@@ -158,51 +206,121 @@ static unsigned choose_threads(const struct copy_job *job)
 
         if (job->options->threads)
                 return job->options->threads;
-        return processors > 0 ? (unsigned)processors : 1;
+        return processors < 1 ? 1 : processors > THREADS_MAX ? THREADS_MAX : (unsigned)processors;
 }
 
-static int set_up(struct copy_job *job, struct vd_error *err)
+static uint64_t least_common_multiple(uint64_t a, uint64_t b)
+{
+        uint64_t x = a, y = b;
+
+        while (y) {
+                uint64_t rest = x % y;
+
+                x = y;
+                y = rest;
+        }
+        return a / x * b;
+}
+
+static int set_up_target(struct copy_job *job, struct copy_target *t, struct vd_image *image, struct vd_error *err)
 {
         const struct vd_copy_options *o = job->options;
-        struct vd_image *s = job->source, *t = job->target;
-        bool packing;
+
+        t->image = image;
+        if (image->size < job->source->size)
+                return vd_fail(err, VD_EUSAGE, "%s: a disk of %" PRIu64 " bytes does not fit into one of %" PRIu64,
+                               image->path, job->source->size, image->size);
+        if (o->compress && !image->pack.codec)
+                return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images of this kind hold no compressed data",
+                               image->path, image->format->name);
+        t->packs = o->compress || image->pack.always;
+        t->keeps_packed = job->may_be_packed && image->pack.codec && (!o->expand || image->pack.always);
+        t->packed_stride = vd_max(image->pack.unit, image->pack.max_packed);
+        job->unit = least_common_multiple(job->unit, image->write_unit);
+        if (t->packs || t->keeps_packed)
+                job->unit = least_common_multiple(job->unit, image->pack.unit);
+        t->granule = vd_round_up(vd_max(o->sparse_bytes, 512),
+                                 vd_max(image->write_unit, t->packs ? image->pack.unit : 1));
+        /* A new image without a parent, or a target that is said to be empty, reads as zeros where nothing is put. */
+        t->write_zeros = job->dense || !((image->is_new && !image->parent_ref.count) || o->target_is_zero);
+        job->write_zeros = job->write_zeros || t->write_zeros;
+        job->needs_digest = job->needs_digest || (image->is_new && vd_identity_is_fixed());
+        job->size = vd_max(job->size, image->size);
+        t->writer = vd_writer_new(image);
+        return t->writer ? 0 : vd_fail(err, -ENOMEM, "%s", image->path);
+}
+
+static int set_up(struct copy_job *job, struct vd_image *const *targets, struct vd_error *err)
+{
+        const struct vd_copy_options *o = job->options;
+        bool packing = job->may_be_packed;
 
         if (o->compress && o->expand)
                 return vd_fail(err, VD_EUSAGE, "to compress and to store uncompressed exclude each other");
-        if (t->size < s->size)
-                return vd_fail(err, VD_EUSAGE, "%s: a disk of %" PRIu64 " bytes does not fit into one of %" PRIu64,
-                               t->path, s->size, t->size);
-        if (o->compress && !t->pack.codec)
-                return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images of this kind hold no compressed data", t->path,
-                               t->format->name);
-        job->packs = o->compress || t->pack.always;
-        job->keeps_packed = s->is_packed && t->pack.codec && (!o->expand || t->pack.always);
-        job->packed_stride = vd_max(t->pack.unit, t->pack.max_packed);
-        packing = job->packs || s->is_packed;
-        job->unit = vd_max(t->write_unit, job->packs || job->keeps_packed ? t->pack.unit : 1);
-        job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, s->is_packed ? s->unit : 0);
-        job->chunk_bytes = vd_round_up(job->chunk_bytes, job->unit);
+        job->unit = 1;
         job->dense = !o->sparse_bytes;
-        job->granule = vd_round_up(vd_max(o->sparse_bytes, 512), job->unit);
-        /* A new image without a parent, or a target that is said to be empty, reads as zeros where nothing is put. */
-        job->write_zeros = job->dense || !((t->is_new && !t->parent_ref.count) || o->target_is_zero);
-        job->lacks_parent = vd_image_lacks_parent(s);
-        job->needs_digest = t->is_new && vd_identity_is_fixed();
+        job->lacks_parent = vd_image_lacks_parent(job->source);
         job->skip_depth = o->skip ? o->skip->depth : UINT_MAX;
+        job->started = now();
+        for (size_t i = 0; i < job->target_count; i++) {
+                int r = set_up_target(job, &job->targets[i], targets[i], err);
+
+                if (r)
+                        return r;
+                packing = packing || job->targets[i].packs;
+        }
+        job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, job->may_be_packed ? job->source->unit : 0);
+        job->chunk_bytes = vd_round_up(job->chunk_bytes, job->unit);
+        for (size_t i = 0; i < job->target_count; i++) {
+                struct copy_target *t = &job->targets[i];
+
+                if (t->image->pack.unit)
+                        t->packed_bytes = job->chunk_bytes / t->image->pack.unit * t->packed_stride;
+                job->buffer_bytes += job->chunk_bytes * (i == 0) + (t->packs || t->keeps_packed ? t->packed_bytes : 0);
+        }
         return 0;
 }
 
-static void free_chunk(struct chunk *c)
+static struct chunk *new_chunk(const struct copy_job *job)
+{
+        struct chunk *c = calloc(1, sizeof(*c));
+
+        if (c && !(c->portions = calloc(job->target_count, sizeof(*c->portions)))) {
+                free(c);
+                return NULL;
+        }
+        return c;
+}
+
+static void free_chunk(const struct copy_job *job, struct chunk *c)
 {
         if (!c)
                 return;
+        for (size_t i = 0; i < job->target_count; i++) {
+                free(c->portions[i].pieces);
+                free(c->portions[i].moved);
+                free(c->portions[i].packed);
+                free(c->portions[i].places);
+                free(c->portions[i].place_bytes);
+        }
+        free(c->portions);
         free(c->extents);
-        free(c->pieces);
-        free(c->places);
-        free(c->place_bytes);
         free(c->buffer);
-        free(c->packed);
         free(c);
+}
+
+static int finish_targets(struct copy_job *job, struct vd_error *err)
+{
+        int r = 0;
+
+        for (size_t n = 0; n < job->target_count && !r; n++) {
+                struct copy_target *t = &job->targets[n];
+
+                r = vd_writer_commit(t->writer, err);
+                for (size_t i = 0; i < t->hole_count && !r; i++)
+                        r = vd_file_zero(t->image->file, t->holes[i].position, t->holes[i].length, err);
+        }
+        return r;
 }
 
 static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct vd_error *err)
@@ -211,49 +329,54 @@ static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct
         int r = 0;
 
         job->codecs = calloc(threads, sizeof(struct vd_codec_context *));
-        job->writer = vd_writer_new(job->target);
         for (unsigned i = 0; i < threads && job->codecs && !r; i++)
                 r = (job->codecs[i] = vd_codec_context_new()) ? 0 : -ENOMEM;
         for (size_t i = 0; i < slot_count && slots && !r; i++)
-                r = (slots[i] = calloc(1, sizeof(struct chunk))) ? 0 : -ENOMEM;
-        if (r || !slots || !job->codecs || !job->writer)
+                r = (slots[i] = new_chunk(job)) ? 0 : -ENOMEM;
+        if (r || !slots || !job->codecs)
                 r = vd_fail(err, -ENOMEM, "starting the copy");
         if (!r)
                 r = vd_pipeline_run(stages, sizeof(stages) / sizeof(stages[0]), slots, slot_count, threads, job, err);
         if (!r)
-                r = vd_writer_commit(job->writer, err);
-        for (size_t i = 0; i < job->hole_count && !r; i++)
-                r = vd_file_zero(job->target->file, job->holes[i].position, job->holes[i].length, err);
+                r = finish_targets(job, err);
         for (size_t i = 0; i < slot_count && slots; i++)
-                free_chunk(slots[i]);
+                free_chunk(job, slots[i]);
         for (unsigned i = 0; i < threads && job->codecs; i++)
                 vd_codec_context_free(job->codecs[i]);
-        vd_writer_free(job->writer);
         free(job->codecs);
-        free(job->holes);
         free(slots);
         return r;
 }
 
-int vd_copy(struct vd_image *source, struct vd_image *target, const struct vd_copy_options *options,
-            struct vd_copy_stats *stats, struct vd_error *err)
+int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
+            const struct vd_copy_options *options, struct vd_copy_stats *stats, struct vd_error *err)
 {
-        struct copy_job job = { .source = source, .target = target, .options = options };
-        unsigned threads;
-        size_t slot_count;
-        int r = set_up(&job, err);
+        struct copy_job job = {
+                .source = source, .target_count = target_count, .options = options,
+                .may_be_packed = vd_image_may_be_packed(source),
+                .salvage_lock = PTHREAD_MUTEX_INITIALIZER,
+        };
+        unsigned threads = choose_threads(&job);
+        size_t slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
+        int r;
 
-        if (r)
-                return r;
-        threads = choose_threads(&job);
-        slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
+        job.targets = calloc(target_count, sizeof(*job.targets));
+        if (!job.targets)
+                return vd_fail(err, -ENOMEM, "starting the copy");
+        r = set_up(&job, targets, err);
+        if (!r)
+                r = run(&job, threads, slot_count, err);
+        for (size_t i = 0; i < target_count; i++) {
+                vd_writer_free(job.targets[i].writer);
+                free(job.targets[i].holes);
+        }
+        free(job.targets);
         job.stats.threads = threads;
-        job.stats.memory_bytes = slot_count * job.chunk_bytes * (job.packs ? 2 : 1);
-        r = run(&job, threads, slot_count, err);
-        job.stats.packed_units -= job.stats.verbatim_units;
+        job.stats.memory_bytes = slot_count * job.buffer_bytes;
+        job.stats.packed_units -= vd_min(job.stats.verbatim_units, job.stats.packed_units);
         if (stats)
                 *stats = job.stats;
         if (!r && options->progress)
-                options->progress(options->context, target->size, target->size);
+                options->progress(options->context, job.size, job.size);
         return r;
 }

@@ -13,18 +13,22 @@
 #include "image.h"
 
 struct vd_copy_options {
-        unsigned threads;               /* 0: as many as pay for this job; 1: everything inline */
+        unsigned threads;               /* 0: as many as processors; 1: everything inline */
         uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
-        bool compress;                  /* pack units that are not packed already */
+        bool compress;                  /* pack units that are not packed already, where the target can */
         bool expand;                    /* store packed units of the source unpacked */
         bool target_is_zero;            /* an old target is known to read as zeros */
+        uint64_t rate;                  /* bytes per second at most; 0: no limit */
         const struct vd_image *skip;    /* what the source gets from this image (a parent of it) is left out */
+        /* Salvage: called (never twice at once) for each guest range that cannot be read, with the reason; zeros are
+         * written there.  NULL: the first such range is an error. */
+        void (*unreadable)(void *context, uint64_t start, uint64_t length, const struct vd_error *);
         void (*progress)(void *context, uint64_t done, uint64_t total);         /* never two calls at once */
         void *context;
         const volatile int *stop;       /* non-zero: give up with VD_ESTOPPED */
 };
 
-struct vd_copy_stats {
+struct vd_copy_stats {                  /* summed up over the targets */
         uint64_t data_bytes;            /* guest bytes written as plain data */
         uint64_t packed_units, verbatim_units;  /* packed by us; copied without unpacking */
         uint64_t zero_bytes;            /* guest bytes that became holes */
@@ -32,9 +36,9 @@ struct vd_copy_stats {
         unsigned threads;
 };
 
-/* Copies all of source into target (new, or open for writing), which must be at least as large; what is larger reads
- * as zeros.  Does not finish the target.  stats may be NULL. */
-int vd_copy(struct vd_image *source, struct vd_image *target, const struct vd_copy_options *, struct vd_copy_stats *,
-            struct vd_error *);
+/* Copies all of source into each target (new, or open for writing; at least as large; what is larger reads as zeros).
+ * The source is read and unpacked once.  Does not finish the targets.  stats may be NULL. */
+int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
+            const struct vd_copy_options *, struct vd_copy_stats *, struct vd_error *);
 
 #endif

@@ -11,7 +11,7 @@
 #include "util/checked.h"
 #include "util/iszero.h"
 
-static int add_piece(struct chunk *c, uint64_t start, uint64_t length, enum vd_kind kind, const char *bytes,
+static int add_piece(struct portion *c, uint64_t start, uint64_t length, enum vd_kind kind, const char *bytes,
                      uint32_t packed_bytes, struct vd_error *err)
 {
         struct piece *last = c->piece_count ? &c->pieces[c->piece_count - 1] : NULL;
@@ -28,58 +28,60 @@ static int add_piece(struct chunk *c, uint64_t start, uint64_t length, enum vd_k
 }
 
 /* Where the packed form of the unit at this guest offset goes. */
-static char *packed_at(const struct copy_job *job, const struct chunk *c, uint64_t guest)
+static char *packed_at(const struct chunk *c, const struct copy_target *t, const struct portion *p, uint64_t guest)
 {
-        return c->packed + (guest - c->start) / job->target->pack.unit * job->packed_stride;
+        return p->packed + (guest - c->start) / t->image->pack.unit * t->packed_stride;
 }
 
-/* [start, end) has data: as it is, or packed unit by unit. */
-static int add_data(struct copy_job *job, struct chunk *c, uint64_t start, uint64_t end, bool pack,
-                    struct vd_codec_context *codec, struct vd_error *err)
+/* [start, end) of the chunk has data: as it is, or packed unit by unit. */
+static int add_data(struct chunk *c, const struct copy_target *t, struct portion *p, uint64_t start, uint64_t end,
+                    bool pack, struct vd_codec_context *codec, struct vd_error *err)
 {
-        const struct vd_image *t = job->target;
+        uint32_t unit = t->image->pack.unit;
         int r = 0;
 
         if (!pack)
-                return add_piece(c, start, end - start, VD_DATA, c->buffer + (start - c->start), 0, err);
-        for (uint64_t at = start; at < end && !r; at += t->pack.unit) {
-                uint64_t inside = vd_min(t->pack.unit, end - at);
-                char *plain = c->buffer + (at - c->start), *packed = packed_at(job, c, at);
+                return add_piece(p, start, end - start, VD_DATA, c->buffer + (start - c->start), 0, err);
+        for (uint64_t at = start; at < end && !r; at += unit) {
+                uint64_t inside = vd_min(unit, end - at);
+                char *plain = c->buffer + (at - c->start), *packed = packed_at(c, t, p, at);
                 size_t n;
 
-                memset(plain + inside, 0, t->pack.unit - inside);
-                r = vd_pack(codec, t->pack.codec, &t->pack.settings, plain, t->pack.unit, packed, t->pack.max_packed,
-                            &n, err);
+                if (inside < unit)      /* only at the end of the disk; the buffer has room for the whole unit */
+                        memset(plain + inside, 0, unit - inside);
+                r = vd_pack(codec, t->image->pack.codec, &t->image->pack.settings, plain, unit, packed,
+                            t->image->pack.max_packed, &n, err);
                 if (!r)
-                        r = n ? add_piece(c, at, inside, VD_PACKED, packed, (uint32_t)n, err)
-                              : add_piece(c, at, inside, VD_DATA, plain, 0, err);
+                        r = n ? add_piece(p, at, inside, VD_PACKED, packed, (uint32_t)n, err)
+                              : add_piece(p, at, inside, VD_DATA, plain, 0, err);
         }
         return r;
 }
 
 /* Splits [start, end) of the buffer into zero runs of whole granules, and data. */
-static int split(struct copy_job *job, struct chunk *c, uint64_t start, uint64_t end, bool pack,
-                 struct vd_codec_context *codec, struct vd_error *err)
+static int split(const struct copy_job *job, struct chunk *c, const struct copy_target *t, struct portion *p,
+                 uint64_t start, uint64_t end, bool pack, struct vd_codec_context *codec, struct vd_error *err)
 {
         uint64_t data_start = start;
         int r = 0;
 
+        end = vd_min(end, t->image->size);      /* a smaller target: what follows are zeros past the source's end */
         if (job->dense)
-                return start < end ? add_data(job, c, start, end, pack, codec, err) : 0;
+                return start < end ? add_data(c, t, p, start, end, pack, codec, err) : 0;
         for (uint64_t at = start; at < end && !r; ) {
-                uint64_t stop = vd_min(vd_round_down(at, job->granule) + job->granule, end);
+                uint64_t stop = vd_min(vd_round_down(at, t->granule) + t->granule, end);
 
                 if (vd_is_zero(c->buffer + (at - c->start), stop - at)) {
                         if (data_start < at)
-                                r = add_data(job, c, data_start, at, pack, codec, err);
+                                r = add_data(c, t, p, data_start, at, pack, codec, err);
                         if (!r)
-                                r = add_piece(c, at, stop - at, VD_ZERO, NULL, 0, err);
+                                r = add_piece(p, at, stop - at, VD_ZERO, NULL, 0, err);
                         data_start = stop;
                 }
                 at = stop;
         }
         if (!r && data_start < end)
-                r = add_data(job, c, data_start, end, pack, codec, err);
+                r = add_data(c, t, p, data_start, end, pack, codec, err);
         return r;
 }
 
@@ -92,13 +94,13 @@ static uint64_t mix(uint64_t a, uint64_t b)
         return a ^ (a >> 31);
 }
 
-/* Of what the chunk's pieces hold and where; chunks may be summed up in any order. */
-static uint64_t digest(const struct chunk *c)
+/* Of what the pieces hold and where; chunks may be summed up in any order. */
+static uint64_t digest(const struct portion *portion)
 {
         uint64_t sum = 0;
 
-        for (size_t i = 0; i < c->piece_count; i++) {
-                const struct piece *p = &c->pieces[i];
+        for (size_t i = 0; i < portion->piece_count; i++) {
+                const struct piece *p = &portion->pieces[i];
                 uint64_t n = p->kind == VD_PACKED ? p->packed_bytes : p->length, h = p->start, word;
 
                 if (p->kind == VD_ZERO)
@@ -113,35 +115,117 @@ static uint64_t digest(const struct chunk *c)
 }
 
 /* Is this extent a whole unit that the target could take as it stands? */
-static bool is_portable(const struct copy_job *job, const struct vd_extent *ext)
+static bool is_portable(const struct copy_target *t, const struct vd_extent *ext)
 {
-        const struct vd_image *t = job->target;
-
-        return ext->kind == VD_PACKED && job->keeps_packed && ext->start == ext->unit_start &&
-               ext->unit_bytes == t->pack.unit && ext->start % t->pack.unit == 0 &&
-               (ext->length == ext->unit_bytes || ext->start + ext->length == t->size);
+        return ext->kind == VD_PACKED && t->keeps_packed && ext->start == ext->unit_start &&
+               ext->unit_bytes == t->image->pack.unit && ext->start % t->image->pack.unit == 0 &&
+               (ext->length == ext->unit_bytes || ext->start + ext->length == t->image->size);
 }
 
-/* Moves a packed unit over.  *moved stays false when its wrapper, window or length does not suit the target.  A unit that
+/* Moves a packed unit over.  *length stays 0 when its wrapper, window or length does not suit the target.  A unit that
  * the end of the file may have cut is not moved: unpacking it will tell. */
-static int move_packed(struct copy_job *job, struct chunk *c, const struct vd_extent *ext, bool *moved,
-                       struct vd_error *err)
+static int move_packed(const struct chunk *c, const struct copy_target *t, struct portion *p,
+                       const struct vd_extent *ext, uint32_t *length, struct vd_error *err)
 {
-        const struct vd_image *t = job->target;
-        char *packed = packed_at(job, c, ext->start);
-        size_t n;
+        const struct vd_image *image = t->image;
+        char *packed = packed_at(c, t, p, ext->start);
         int r;
 
-        if (ext->packed_bytes > job->packed_stride || ext->position + ext->packed_bytes >= vd_file_size(ext->file))
+        if (ext->packed_bytes > t->packed_stride || ext->position + ext->packed_bytes >= vd_file_size(ext->file))
                 return 0;
         r = vd_file_read(ext->file, packed, ext->packed_bytes, ext->position, err);
-        if (r)
-                return r;
-        n = vd_rewrap(ext->codec, packed, ext->packed_bytes, t->pack.codec, &t->pack.settings, t->pack.max_packed);
-        if (!n)
-                return 0;
-        *moved = true;
-        return add_piece(c, ext->start, ext->length, VD_PACKED, packed, (uint32_t)n, err);
+        if (!r)
+                *length = (uint32_t)vd_rewrap(ext->codec, packed, ext->packed_bytes, image->pack.codec,
+                                              &image->pack.settings, image->pack.max_packed);
+        return r;
+}
+
+/* Takes over packed what the target can hold. */
+static int move_units(struct chunk *c, const struct copy_target *t, struct portion *p,
+                      struct vd_error *err)
+{
+        int r = 0;
+
+        if ((t->packs || t->keeps_packed) && !p->packed && !(p->packed = malloc(t->packed_bytes)))
+                return vd_fail(err, -ENOMEM, "a buffer of %" PRIu64 " bytes", t->packed_bytes);
+        while (p->moved_room < c->extent_count) {
+                r = vd_copy_grow(&p->moved, p->moved_room, &p->moved_room, sizeof(*p->moved), err);
+                if (r)
+                        return r;
+        }
+        for (size_t i = 0; i < c->extent_count && !r; i++) {
+                p->moved[i] = 0;
+                if (is_portable(t, &c->extents[i]))
+                        r = move_packed(c, t, p, &c->extents[i], &p->moved[i], err);
+                p->verbatim_units += p->moved[i] > 0;
+        }
+        return r;
+}
+
+static bool is_needed(const struct copy_job *job, const struct chunk *c, size_t extent)
+{
+        for (size_t i = 0; i < job->target_count; i++)
+                if (!c->portions[i].moved[extent])
+                        return true;
+        return false;
+}
+
+/* Salvage: zeros where nothing can be read, piece by piece for plain data. */
+static int salvage(struct copy_job *job, const struct vd_extent *whole, char *to, struct vd_codec_context *codec,
+                   struct vd_error *err)
+{
+        enum { STEP = 4096 };
+
+        for (uint64_t at = 0; at < whole->length; ) {
+                struct vd_extent ext = *whole;
+                int r;
+
+                ext.start += at;
+                ext.length = whole->kind == VD_DATA ? vd_min(STEP, whole->length - at) : whole->length;
+                if (ext.kind == VD_DATA)
+                        ext.position += at;
+                r = vd_extent_read(&ext, to + at, codec, err);
+                if (r == -ENOMEM)
+                        return r;
+                if (r) {
+                        memset(to + at, 0, ext.length);
+                        pthread_mutex_lock(&job->salvage_lock);
+                        job->options->unreadable(job->options->context, ext.start, ext.length, err);
+                        pthread_mutex_unlock(&job->salvage_lock);
+                        *err = (struct vd_error)VD_ERROR_INIT;
+                }
+                at += ext.length;
+        }
+        return 0;
+}
+
+/* What is to be written into one target, in guest order. */
+static int make_pieces(const struct copy_job *job, struct chunk *c, const struct copy_target *t, struct portion *p,
+                       struct vd_codec_context *codec, struct vd_error *err)
+{
+        uint64_t start = c->start;      /* of what is in the buffer and not yet split */
+        int r = 0;
+
+        for (size_t i = 0; i < c->extent_count && !r; i++) {
+                const struct vd_extent *ext = &c->extents[i];
+                uint64_t end = ext->start + ext->length;
+
+                if (!is_portable(t, ext))
+                        continue;
+                r = split(job, c, t, p, start, ext->start, t->packs, codec, err);
+                if (r)
+                        return r;
+                if (p->moved[i])
+                        r = add_piece(p, ext->start, ext->length, VD_PACKED, packed_at(c, t, p, ext->start), p->moved[i], err);
+                else                    /* what was packed stays packed, if in another way */
+                        r = split(job, c, t, p, ext->start, end, true, codec, err);
+                start = end;
+        }
+        if (!r)
+                r = split(job, c, t, p, start, c->start + c->length, t->packs, codec, err);
+        if (!r && job->needs_digest)
+                p->digest = digest(p);
+        return r;
 }
 
 int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *err)
@@ -149,35 +233,30 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
         struct copy_job *job = context;
         struct vd_codec_context *codec = job->codecs[worker];
         struct chunk *c = slot;
-        uint64_t start = c->start;      /* of what is in the buffer and not yet split */
-        uint64_t packed_bytes = job->packed_stride ? job->chunk_bytes / job->target->pack.unit * job->packed_stride : 0;
         int r = 0;
 
-        if (c->all_zero)
-                return add_piece(c, c->start, c->length, VD_ZERO, NULL, 0, err);
-        if ((job->packs || job->keeps_packed) && !c->packed && !(c->packed = malloc(packed_bytes)))
-                return vd_fail(err, -ENOMEM, "a buffer of %" PRIu64 " bytes", packed_bytes);
+        for (size_t i = 0; i < job->target_count && !r; i++) {
+                struct portion *p = &c->portions[i];
+                uint64_t size = job->targets[i].image->size;
+
+                if (!c->all_zero)
+                        r = move_units(c, &job->targets[i], p, err);
+                else if (c->start < size)
+                        r = add_piece(p, c->start, vd_min(c->length, size - c->start), VD_ZERO, NULL, 0, err);
+        }
+        if (r || c->all_zero)
+                return r;
         for (size_t i = 0; i < c->extent_count && !r; i++) {
                 const struct vd_extent *ext = &c->extents[i];
-                bool portable = is_portable(job, ext), moved = false;
+                char *to = c->buffer + (ext->start - c->start);
 
-                if (portable) {
-                        r = split(job, c, start, ext->start, job->packs, codec, err);
-                        start = ext->start;
-                        if (!r)
-                                r = move_packed(job, c, ext, &moved, err);
-                }
-                if (!r && !moved)
-                        r = vd_extent_read(ext, c->buffer + (ext->start - c->start), codec, err);
-                if (!r && portable && !moved)           /* what was packed stays packed, if in another way */
-                        r = split(job, c, ext->start, ext->start + ext->length, true, codec, err);
-                if (portable)
-                        start = ext->start + ext->length;
-                c->verbatim_units += moved;
+                if (!is_needed(job, c, i))
+                        continue;
+                r = vd_extent_read(ext, to, codec, err);
+                if (r && r != -ENOMEM && job->options->unreadable)
+                        r = salvage(job, ext, to, codec, err);
         }
-        if (!r)
-                r = split(job, c, start, c->start + c->length, job->packs, codec, err);
-        if (!r && job->needs_digest)
-                c->digest = digest(c);
+        for (size_t i = 0; i < job->target_count && !r; i++)
+                r = make_pieces(job, c, &job->targets[i], &c->portions[i], codec, err);
         return r;
 }

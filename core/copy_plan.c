@@ -18,6 +18,20 @@ static bool is_hole(const struct vd_extent *ext)
         return ext->kind == VD_UNALLOCATED || ext->kind == VD_ZERO;
 }
 
+/* Salvage: what the tables cannot tell reads as zeros, up to the next unit of the source. */
+static int skip_unmapped(struct copy_job *job, uint64_t offset, struct vd_extent *ext, struct vd_error *err)
+{
+        uint64_t unit = job->source->unit ? job->source->unit : 65536;
+        uint64_t end = vd_min(vd_round_down(offset, unit) + unit, job->source->size);
+
+        pthread_mutex_lock(&job->salvage_lock);
+        job->options->unreadable(job->options->context, offset, end - offset, err);
+        pthread_mutex_unlock(&job->salvage_lock);
+        *err = (struct vd_error)VD_ERROR_INIT;
+        *ext = (struct vd_extent){ .start = offset, .length = end - offset, .kind = VD_ZERO };
+        return 0;
+}
+
 /* The source's extent at offset, zeros past its end.  Everything from skip_depth on stays UNALLOCATED unless deep. */
 static int map_source(struct copy_job *job, uint64_t offset, bool deep, struct vd_extent *ext, struct vd_error *err)
 {
@@ -25,15 +39,17 @@ static int map_source(struct copy_job *job, uint64_t offset, bool deep, struct v
         int r;
 
         if (offset >= job->source->size) {
-                *ext = (struct vd_extent){ .start = offset, .length = job->target->size - offset, .kind = VD_ZERO };
+                *ext = (struct vd_extent){ .start = offset, .length = job->size - offset, .kind = VD_ZERO };
                 return 0;
         }
         r = vd_image_map(job->source, offset, UINT64_MAX, depth, ext, err);
+        if (r && job->options->unreadable && r != -ENOMEM)
+                return skip_unmapped(job, offset, ext, err);
         if (r || ext->kind != VD_UNALLOCATED || depth != UINT_MAX)
                 return r;
         if (job->lacks_parent)
-                return vd_fail(err, VD_EPARENT, "%s: guest offset %" PRIu64 " is in the parent image, which is not open",
-                               job->source->path, offset);
+                return vd_fail(err, VD_EPARENT, "%s: guest offset %" PRIu64
+                               " is in the parent image, which is not open", job->source->path, offset);
         ext->kind = VD_ZERO;
         return 0;
 }
@@ -102,7 +118,7 @@ static int add_deep(struct copy_job *job, struct chunk *c, uint64_t start, uint6
 /* A chunk of data: up to chunk_bytes, or up to a hole that covers whole units. */
 static int cut_data(struct copy_job *job, struct chunk *c, struct vd_error *err)
 {
-        uint64_t disk = job->target->size, end = vd_min(disk, c->start + job->chunk_bytes), at = c->start;
+        uint64_t disk = job->size, end = vd_min(disk, c->start + job->chunk_bytes), at = c->start;
 
         while (at < end) {
                 struct vd_extent ext;
@@ -137,11 +153,12 @@ int vd_copy_plan(void *context, void *slot, unsigned worker, struct vd_error *er
 {
         struct copy_job *job = context;
         struct chunk *c = slot;
-        uint64_t disk = job->target->size;
+        uint64_t disk = job->size;
 
         (void)worker;
-        c->extent_count = c->piece_count = c->place_count = 0;
-        c->verbatim_units = 0;
+        c->extent_count = 0;
+        for (size_t i = 0; i < job->target_count; i++)
+                c->portions[i].piece_count = c->portions[i].place_count = c->portions[i].verbatim_units = 0;
         c->all_zero = false;
         c->data_ahead = 0;
         while (job->cursor < disk) {

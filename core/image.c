@@ -427,6 +427,14 @@ bool vd_image_lacks_parent(const struct vd_image *img)
         return false;
 }
 
+bool vd_image_may_be_packed(const struct vd_image *img)
+{
+        for (; img; img = img->parent)
+                if (img->is_packed || (img->format->caps & VD_CAP_PACKED))
+                        return true;
+        return false;
+}
+
 bool vd_image_uses(const struct vd_image *img, const struct stat *st)
 {
         for (; img; img = img->parent) {

@@ -101,6 +101,9 @@ int vd_image_open_part(struct vd_image *, const char *name, struct vd_file **, s
 int vd_image_map(struct vd_image *, uint64_t offset, uint64_t max, unsigned max_depth, struct vd_extent *,
                  struct vd_error *);
 
+/* May map() give packed units, here or further down the chain? */
+bool vd_image_may_be_packed(const struct vd_image *);
+
 /* Somewhere in the chain is a parent that was not opened: then UNALLOCATED does not mean zeros. */
 bool vd_image_lacks_parent(const struct vd_image *);
 

@@ -64,7 +64,8 @@ int vd_image_join(struct vd_image **out, struct vd_image **parts, size_t count, 
         for (size_t i = 0; i < count; i++) {
                 j->parts[i].image = parts[i];
                 j->parts[i].start = img->size;
-                img->is_packed = img->is_packed || parts[i]->is_packed;
+                img->is_packed = img->is_packed || vd_image_may_be_packed(parts[i]);
+                img->unit = vd_max(img->unit, parts[i]->unit);
                 if (!vd_add(img->size, parts[i]->size, &img->size)) {
                         r = vd_fail(err, VD_EUSAGE, "the joined images are too large");
                         goto fail;
