@@ -27,12 +27,13 @@ struct compare_args {
 };
 
 static const struct vd_opt compare_opts[] = {
-        { .letter = 'f', .type = VD_OPT_TEXT, .name = "format", .offset = offsetof(struct compare_args, first.format),
-          .argument = "FORMAT", .completes = "format",
+        { .letter = 'f', .type = VD_OPT_TEXT, .name = "format",
+          .offset = offsetof(struct compare_args, first.format), .argument = "FORMAT", .completes = "format",
           .help = "format of the first image; without it the content tells" },
-        { .type = VD_OPT_TEXT, .name = "a-format", .hidden = true, .offset = offsetof(struct compare_args, first.format) },
-        { .letter = 'F', .type = VD_OPT_TEXT, .name = "b-format", .offset = offsetof(struct compare_args, second.format),
-          .argument = "FORMAT", .completes = "format",
+        { .type = VD_OPT_TEXT, .name = "a-format", .hidden = true,
+          .offset = offsetof(struct compare_args, first.format) },
+        { .letter = 'F', .type = VD_OPT_TEXT, .name = "b-format",
+          .offset = offsetof(struct compare_args, second.format), .argument = "FORMAT", .completes = "format",
           .help = "format of the second image; without it the content tells" },
         { .letter = 's', .type = VD_OPT_FLAG, .name = "strict", .offset = offsetof(struct compare_args, strict),
           .help = "sizes, and what is allocated, must be the same too" },
@@ -452,7 +453,8 @@ static int print_result(const struct comparison *c, struct vd_error *err)
                 if (strict_size)
                         puts("Strict mode: Image size mismatch!");
                 else if (c->args->all && c->range_count)
-                        printf("%" PRIu64 " bytes differ, in %" PRIu64 " ranges.\n", c->different_bytes, c->range_count);
+                        printf("%" PRIu64 " bytes differ, in %" PRIu64 " ranges.\n", c->different_bytes,
+                               c->range_count);
                 else if (c->range_count)
                         printf("Content mismatch at offset %" PRIu64 "!\n", c->first);
                 else if (c->status_differs)

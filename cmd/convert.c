@@ -301,8 +301,8 @@ static int convert_to_existing(struct conversion *c, struct vd_copy_stats *stats
         if (ret)
                 return ret;
         if (c->existing->size < c->source->size)
-                return vd_fail(err, VD_EUSAGE, "%s: its disk of %" PRIu64 " bytes is smaller than the source of %" PRIu64,
-                               c->target_path, c->existing->size, c->source->size);
+                return vd_fail(err, VD_EUSAGE, "%s: its disk of %" PRIu64 " bytes is smaller than the source of %"
+                               PRIu64, c->target_path, c->existing->size, c->source->size);
         ret = copy(c, c->existing, NULL, stats, err);
         if (ret)
                 return ret;

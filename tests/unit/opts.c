@@ -13,7 +13,8 @@ struct args {
 static const char *const colours[] = { "red", "green", NULL };
 
 static const struct vd_opt table[] = {
-        { .letter = 'q', .type = VD_OPT_FLAG, .name = "quiet", .offset = offsetof(struct args, flag), .help = "be quiet" },
+        { .letter = 'q', .type = VD_OPT_FLAG, .name = "quiet", .offset = offsetof(struct args, flag),
+          .help = "be quiet" },
         { .letter = 't', .type = VD_OPT_TEXT, .name = "text", .offset = offsetof(struct args, text), .help = "a text" },
         { .type = VD_OPT_CHOICE, .name = "colour", .offset = offsetof(struct args, choice), .choices = colours,
           .help = "a colour" },
@@ -74,8 +75,8 @@ static void command_lines(void)
         OK("sizes and numbers", !parse("-S", "64k", "-m", "3") && args.size == 65536 && args.count == 3);
         OK("lists grow", !parse("-o", "a=1", "-o", "b=2") && args.list.count == 2 && is(args.list.items[1], "b=2"));
         OK("the last text wins", !parse("-t", "a", "-t", "b") && is(args.text, "b"));
-        OK("an optional value is never the next word", !parse("-p", "one", "--progress", "two") && is(args.maybe, "auto") &&
-           has_operands("one", "two"));
+        OK("an optional value is never the next word", !parse("-p", "one", "--progress", "two") &&
+           is(args.maybe, "auto") && has_operands("one", "two"));
         OK("an optional value follows =", !parse("--progress=bar", "one", NULL, NULL) && is(args.maybe, "bar"));
         OK("hidden names work", !parse("--old-name", "x", NULL, NULL) && is(args.text, "x"));
         OK("an unknown option suggests another", parse("--txet", NULL, NULL, NULL) == VD_EUSAGE &&
@@ -97,12 +98,12 @@ static bool list_is_bad(const char *list)
 static void lists(void)
 {
         forget();
-        OK("a list sets its keys", !vd_opts_parse_list(table, "quiet=on,text=a,,b=c,cluster-size=1M,colour=green", &args,
-                                                       &err) &&
-           args.flag && is(args.text, "a,b=c") && args.size == 1048576 && is(args.choice, "green"));
+        OK("a list sets its keys",
+           !vd_opts_parse_list(table, "quiet=on,text=a,,b=c,cluster-size=1M,colour=green", &args, &err) && args.flag && is(args.text, "a,b=c") && args.size == 1048576 && is(args.choice, "green"));
         OK("flags are off when told", !vd_opts_parse_list(table, "quiet=off", &args, &err) && !args.flag);
         OK("a bare key sets a flag", !vd_opts_parse_list(table, "quiet", &args, &err) && args.flag);
-        OK("an empty list is none", !vd_opts_parse_list(table, "", &args, &err) && !vd_opts_parse_list(table, ",", &args, &err));
+        OK("an empty list is none", !vd_opts_parse_list(table, "", &args, &err) &&
+           !vd_opts_parse_list(table, ",", &args, &err));
         OK("an unknown key names the known ones", list_is_bad("nonsense=1") && strstr(err.text, "nonsense") &&
            strstr(err.text, "cluster_size") && !strstr(err.text, "old-name"));
         OK("values that do not fit", list_is_bad("quiet=perhaps") && list_is_bad("text") && list_is_bad("count=x") &&
@@ -124,7 +125,7 @@ static void help(void)
         OK("help shows choices", strstr(text, "      --colour red|green "));
         OK("help shows that a value may be missing", strstr(text, "--progress[=STYLE]"));
         OK("help of keys", strstr(text, "  quiet=on|off ") && strstr(text, "  cluster_size=SIZE "));
-        OK("completion lines", strstr(text, "\n-q\t--quiet\t\tbe quiet\n") || strstr(text, "-q\t--quiet\t\tbe quiet\n"));
+        OK("completion lines", strstr(text, "-q\t--quiet\t\tbe quiet\n"));
         OK("completion of choices", strstr(text, "\t--colour\t=red green\ta colour\n"));
         OK("hidden options are not shown", !strstr(text, "old-name"));
         free(text);

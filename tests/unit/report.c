@@ -175,15 +175,16 @@ int main(void)
         OK("fields by path", field_is(r, "virtual-size", "10485760\n") && field_is(r, "format-specific.type", "x\n") &&
            field_is(r, "format-specific.data.parts.0.name", "one\n") &&
            field_is(r, "format-specific.data.parts.1", "two\n") && field_is(r, "filename", "a\\x0ab\\xff\n"));
-        OK("fields that are not there", field_is(r, "nothing", NULL) && field_is(r, "format-specific.data.parts.2", NULL) &&
-           field_is(r, "format-specific.data.parts.x", NULL) && field_is(r, "virtual-size.more", NULL));
+        OK("fields that are not there", field_is(r, "nothing", NULL) &&
+           field_is(r, "format-specific.data.parts.2", NULL) && field_is(r, "format-specific.data.parts.x", NULL) && field_is(r, "virtual-size.more", NULL));
         vd_report_count(vd_report_item(list), "n", "n", 1);
         vd_report_count(vd_report_item(list), "n", "n", 2);
         OK("a list of objects as text", prints(list, print_text, "n: 1\n\nn: 2\n"));
         OK("nothing is done with NULL", (vd_report_text(NULL, "a", "b", "c"), vd_report_item(NULL) == NULL) &&
            vd_report_failed(NULL));
         setvbuf(full, NULL, _IONBF, 0);
-        OK("a full stream is an error", vd_report_print_json(r, full) == -EIO && vd_report_print_text(r, false, full) == -EIO);
+        OK("a full stream is an error", vd_report_print_json(r, full) == -EIO &&
+           vd_report_print_text(r, false, full) == -EIO);
         fclose(full);
         vd_report_free(r);
         vd_report_free(list);

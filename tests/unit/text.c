@@ -29,12 +29,14 @@ int main(void)
         OK("control characters of the upper half", becomes("\xc2\x9b", "\\xc2\\x9b"));
         OK("direction marks", becomes("\xe2\x80\xae", "\\xe2\\x80\\xae"));
         OK("not UTF-8: stray, overlong, surrogate, too large, cut",
-           becomes("\x80\xff", "\\x80\\xff") && becomes("\xc0\xaf", "\\xc0\\xaf") && becomes("\xe0\x80\xaf", "\\xe0\\x80\\xaf") &&
+           becomes("\x80\xff", "\\x80\\xff") && becomes("\xc0\xaf", "\\xc0\\xaf") &&
+           becomes("\xe0\x80\xaf", "\\xe0\\x80\\xaf") &&
            becomes("\xed\xa0\x80", "\\xed\\xa0\\x80") && becomes("\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80") &&
            becomes("\xe2\x82", "\\xe2\\x82"));
         OK("what fits exactly is not cut", cut("1234567", 8, "1234567"));
         OK("what does not fit ends in dots", cut("12345678", 8, "1234..."));
-        OK("no character and no escape is cut in two", cut("12\xe2\x82\xac""3456789", 8, "12...") && cut("12\n3456789", 8, "12..."));
+        OK("no character and no escape is cut in two", cut("12\xe2\x82\xac""3456789", 8, "12...") &&
+           cut("12\n3456789", 8, "12..."));
         OK("hardly any room", cut("123", 1, "") && cut("123", 2, "1"));
         copy = vd_printable_dup("a\0b", 3);
         OK("text ends at the first NUL", copy && !strcmp(copy, "a"));
