@@ -99,7 +99,8 @@ static void lists(void)
 {
         forget();
         OK("a list sets its keys",
-           !vd_opts_parse_list(table, "quiet=on,text=a,,b=c,cluster-size=1M,colour=green", &args, &err) && args.flag && is(args.text, "a,b=c") && args.size == 1048576 && is(args.choice, "green"));
+           !vd_opts_parse_list(table, "quiet=on,text=a,,b=c,cluster-size=1M,colour=green", &args, &err) &&
+           args.flag && is(args.text, "a,b=c") && args.size == 1048576 && is(args.choice, "green"));
         OK("flags are off when told", !vd_opts_parse_list(table, "quiet=off", &args, &err) && !args.flag);
         OK("a bare key sets a flag", !vd_opts_parse_list(table, "quiet", &args, &err) && args.flag);
         OK("an empty list is none", !vd_opts_parse_list(table, "", &args, &err) &&

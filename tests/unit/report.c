@@ -176,7 +176,8 @@ int main(void)
            field_is(r, "format-specific.data.parts.0.name", "one\n") &&
            field_is(r, "format-specific.data.parts.1", "two\n") && field_is(r, "filename", "a\\x0ab\\xff\n"));
         OK("fields that are not there", field_is(r, "nothing", NULL) &&
-           field_is(r, "format-specific.data.parts.2", NULL) && field_is(r, "format-specific.data.parts.x", NULL) && field_is(r, "virtual-size.more", NULL));
+           field_is(r, "format-specific.data.parts.2", NULL) &&
+           field_is(r, "format-specific.data.parts.x", NULL) && field_is(r, "virtual-size.more", NULL));
         vd_report_count(vd_report_item(list), "n", "n", 1);
         vd_report_count(vd_report_item(list), "n", "n", 2);
         OK("a list of objects as text", prints(list, print_text, "n: 1\n\nn: 2\n"));
