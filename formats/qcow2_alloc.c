@@ -111,6 +111,17 @@ int qcow2_count(struct qcow2 *q, uint64_t i, uint64_t *count, struct vd_error *e
         return r;
 }
 
+/* Nobody uses cluster i any more. */
+static void note_free(struct qcow2 *q, uint64_t i)
+{
+        if (i < q->cursor) {
+                q->reusable_first = q->reusable ? vd_min(q->reusable_first, i) : i;
+                q->reusable++;
+        }
+        if (q->packed_end >> q->cluster_bits == i)      /* the next packed unit must not follow into somebody's data */
+                q->packed_end = 0;
+}
+
 int qcow2_count_change(struct qcow2 *q, uint64_t first, uint64_t count, int by, struct vd_error *err)
 {
         while (count) {
@@ -131,10 +142,8 @@ int qcow2_count_change(struct qcow2 *q, uint64_t first, uint64_t count, int by, 
                                 return vd_fail(err, VD_ECORRUPT, "the reference count %" PRIu64 " of cluster %" PRIu64
                                                " cannot go %s", now, i, by > 0 ? "up" : "down");
                         put_count(bytes, i - base, q->refcount_order, by > 0 ? now + 1 : now - 1);
-                        if (by < 0 && now == 1 && i < q->cursor) {
-                                q->reusable_first = q->reusable ? vd_min(q->reusable_first, i) : i;
-                                q->reusable++;
-                        }
+                        if (by < 0 && now == 1)
+                                note_free(q, i);
                 }
                 vd_cache_dirty(q->blocks, position);
                 first += n;
