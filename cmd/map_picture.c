@@ -21,6 +21,8 @@ static const struct {
         [DATA] = { "\u2588", "\033[32m", "data" },
 };
 
+static const char plain[] = "\033[0m";
+
 /* A cell of which less than half is stored data. */
 static const char some_data[] = "\u2584";
 
@@ -90,10 +92,9 @@ static enum shade strongest(const struct cell *cell)
         return best == HOLE && cell->bytes[ZERO] > cell->bytes[HOLE] ? ZERO : best;
 }
 
-static void print_glyph(enum shade shade, bool some, bool colour, FILE *stream)
+static const char *glyph(enum shade shade, bool some)
 {
-        fprintf(stream, "%s%s%s", colour ? shades[shade].colour : "", some ? some_data : shades[shade].glyph,
-                colour ? "\033[0m" : "");
+        return some ? some_data : shades[shade].glyph;
 }
 
 /* One entry of the legend, on a new line when it does not fit. */
@@ -108,8 +109,7 @@ static void explain(const struct vd_picture *p, enum shade shade, bool some, con
         } else if (*used) {
                 *used += (size_t)fprintf(stream, "   ");
         }
-        print_glyph(shade, some, colour, stream);
-        fprintf(stream, " %s", text);
+        fprintf(stream, "%s%s%s %s", colour ? shades[shade].colour : "", glyph(shade, some), colour ? plain : "", text);
         *used += width;
 }
 
@@ -132,6 +132,7 @@ static void print_legend(const struct vd_picture *p, bool colour, FILE *stream)
 
 void vd_picture_print(const struct vd_picture *p, bool colour, FILE *stream)
 {
+        enum shade last = SHADES;
         char size[32];
         size_t i;
 
@@ -139,12 +140,17 @@ void vd_picture_print(const struct vd_picture *p, bool colour, FILE *stream)
                 const struct cell *cell = &p->cells[i];
                 enum shade shade = strongest(cell);
 
-                if (i % p->columns == 0)
-                        fprintf(stream, "%s%*s ", i ? "\n" : "", (int)LABEL_COLUMNS,
+                if (i % p->columns == 0) {
+                        fprintf(stream, "%s%s%*s ", colour && i ? plain : "", i ? "\n" : "", (int)LABEL_COLUMNS,
                                 vd_size_text(p->start + i * p->cell_bytes, size));
-                print_glyph(shade, shade == DATA && cell->bytes[DATA] < p->cell_bytes / 2, colour, stream);
+                        last = SHADES;
+                }
+                if (colour && shade != last)
+                        fputs(shades[shade].colour, stream);
+                last = shade;
+                fputs(glyph(shade, shade == DATA && cell->bytes[DATA] < p->cell_bytes / 2), stream);
         }
         if (p->count)
-                fputc('\n', stream);
+                fprintf(stream, "%s\n", colour ? plain : "");
         print_legend(p, colour, stream);
 }
