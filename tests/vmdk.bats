@@ -287,6 +287,7 @@ foreign_readers() {
         vdtool convert -q --type twoGbMaxExtentSparse disk.raw disk.vmdk
         capture vdtool convert disk-s001.vmdk out.raw
         same "$status" 0
+        # shellcheck disable=SC2154
         grep -q 'may be disk.vmdk' <<<"$stderr"
         same "$(sha256 out.raw)" "$(sha256 disk.raw)"
         fails_with disk.vmdk vdtool convert -q -n disk.raw disk-s001.vmdk
