@@ -435,7 +435,9 @@ static int vmdk_map(struct vd_image *img, uint64_t offset, uint64_t max, struct 
                 return in_extent(e, err);
         }
         if (e->sparse) {
-                r = vmdk_sparse_map(e->sparse, local, length, ext, err);
+                r = vmdk_sparse_warm(v, e->sparse, err);
+                if (!r)
+                        r = vd_twolevel_map(&e->sparse->map, local, length, ext, err);
                 if (r)
                         return in_extent(e, err);
                 ext->start += e->start;

@@ -191,10 +191,10 @@ struct vmdk_sparse {
         uint64_t grains, grain_count;           /* VMDK_SE: where grains lie, and how many there are */
 
         struct vd_twolevel map, copy;           /* copy: through the redundant directory */
-        struct vd_cache *top, *sub;
         uint32_t last_unit;                     /* what the packed grain over the end unpacks to; 0: not known yet */
 
         /* Writing. */
+        bool writable;
         uint64_t next;                          /* first free byte, a multiple of the grain */
         struct vmdk_pending *pending;
         size_t pending_count, pending_room;
@@ -209,6 +209,7 @@ struct vmdk_extent {
         struct vd_file *file;                   /* NULL: zeros, or not opened */
         uint64_t position;                      /* flat: of its first byte */
         struct vmdk_sparse *sparse;
+        bool touched;                           /* in place: written to, and its header says so */
 };
 
 struct vmdk_stream;
@@ -221,6 +222,7 @@ struct vmdk {
         struct vmdk_extent *extents;
         size_t extent_count;
         char **names;                           /* new: of the extents, as many */
+        unsigned warm;                          /* sparse extents that have caches, about */
         const char *refused;                    /* why the extents are not opened; NULL: they are */
 
         bool marked;                            /* in place: the first write was announced */
@@ -238,7 +240,8 @@ struct vmdk_extent *vmdk_extent_at(const struct vmdk *, uint64_t offset);
 int vmdk_sparse_open(struct vmdk_sparse **, struct vd_file *, enum vmdk_layout, bool writable, struct vd_error *);
 int vmdk_sparse_start(struct vmdk_sparse *, bool writable, bool unwritten, struct vd_error *);
 void vmdk_sparse_free(struct vmdk_sparse *);
-int vmdk_sparse_map(struct vmdk_sparse *, uint64_t offset, uint64_t max, struct vd_extent *, struct vd_error *);
+/* Before the tables of an extent are looked at; those of others may lose their caches. */
+int vmdk_sparse_warm(struct vmdk *, struct vmdk_sparse *, struct vd_error *);
 
 /* vmdk_packed.c */
 int vmdk_packed_entry(struct vmdk_sparse *, uint64_t position, struct vd_extent *, struct vd_error *);
@@ -262,6 +265,7 @@ void vmdk_stream_free(struct vmdk_stream *);
 struct vmdk_params {
         const char *subformat, *adapter, *hwversion, *toolsversion;
         bool zeroed_grain, compat6;
+        uint64_t compression_level;
 };
 extern const struct vd_opt vmdk_options[];
 extern const char *const vmdk_subformats[];

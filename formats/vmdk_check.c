@@ -265,8 +265,10 @@ static int walk_extent(struct vd_image *img, struct vd_check *check, const struc
 {
         struct walk w = { .extent = e, .sparse = e->sparse, .findings = &check->findings, .space = check->space };
         char shown[200];
-        int r;
+        int r = vmdk_sparse_warm(img->state, e->sparse, err);
 
+        if (r)
+                return r;
         if (e->file != img->file) {
                 snprintf(w.name, sizeof(w.name), "extent '%s': ",
                          vd_printable(shown, sizeof(shown), e->name ? e->name : "", e->name ? strlen(e->name) : 0));
@@ -358,8 +360,8 @@ static void check_create_type(const struct vmdk *v, struct vd_findings *f)
                     (v->extents[0].type != expected[i].type ||
                      (v->extents[0].sparse && packed != !strcasecmp(type, "streamOptimized"))))
                         vd_find(f, VD_WARNING, "vmdk-create-type", v->descriptor_position, v->descriptor.bytes,
-                                VD_NOWHERE, 0, false, "createType is %s, but the first extent is %s%s", expected[i].name,
-                                packed ? "compressed " : "", vmdk_type_name(v->extents[0].type));
+                                VD_NOWHERE, 0, false, "createType is %s, but the first extent is %s%s",
+                                expected[i].name, packed ? "compressed " : "", vmdk_type_name(v->extents[0].type));
 }
 
 static void check_descriptor(const struct vmdk *v, struct vd_findings *f)
@@ -376,7 +378,8 @@ static void check_descriptor(const struct vmdk *v, struct vd_findings *f)
                                 VD_AUTOFREE char *shown = vd_printable_dup(d->keys[i].name, strlen(d->keys[i].name));
 
                                 vd_find(f, VD_WARNING, "vmdk-key-twice", at + d->keys[i].value_at,
-                                        d->keys[i].value_bytes, VD_NOWHERE, 0, false, "the descriptor says %s twice", shown ? shown : "");
+                                        d->keys[i].value_bytes, VD_NOWHERE, 0, false, "the descriptor says %s twice",
+                                        shown ? shown : "");
                         }
         if (v->embedded && d->line_count == 1 && d->lines[0].sectors * VMDK_SECTOR != v->extents[0].length)
                 vd_find(f, VD_ERROR, "vmdk-extent-size", at, d->bytes, VD_NOWHERE, 0, false, "the descriptor says "

@@ -27,6 +27,7 @@
 struct vmdk_new {
         const char *subformat;
         bool sparse, split, stream;
+        int level;                              /* of compression */
         const char *adapter, *hwversion, *toolsversion;
         char *base;                             /* file name without directory and extension */
         char *hint;                             /* name of the parent; NULL: none */
@@ -51,6 +52,8 @@ const struct vd_opt vmdk_options[] = {
           .help = "version of the guest tools; 2147483647 (managed by the guest) when not given" },
         { .name = "zeroed_grain", .type = VD_OPT_FLAG, FIELD(zeroed_grain),
           .help = "mark zeros in the tables of sparse extents (header version 2; VirtualBox does not take it)" },
+        { .name = "compression_level", .type = VD_OPT_COUNT, FIELD(compression_level), .argument = "LEVEL",
+          .help = "1 (fastest) to 9 (smallest); streamOptimized only" },
         { .type = VD_OPT_END },
 };
 
@@ -113,6 +116,10 @@ static int take_options(struct vmdk_new *n, const struct vmdk_params *p, struct 
         if (!r && p->zeroed_grain && (!n->sparse || n->stream))
                 r = vd_fail(err, VD_EUSAGE, "zeroed_grain is for monolithicSparse and twoGbMaxExtentSparse, found %s",
                             n->subformat);
+        if (!r && p->compression_level && (!n->stream || p->compression_level > 9))
+                r = vd_fail(err, VD_EUSAGE, "compression_level is 1 to 9 and for streamOptimized, found %" PRIu64
+                            " for %s", p->compression_level, n->subformat);
+        n->level = (int)p->compression_level;
         if (!r)
                 r = check_number(n->hwversion, "hwversion", err);
         return r ? r : check_number(n->toolsversion, "toolsversion", err);
@@ -344,6 +351,7 @@ static int create_stream(struct vd_image *img, struct vmdk_extent *e, struct vd_
         img->pack.unit = VMDK_GRAIN;
         img->pack.max_packed = VMDK_GRAIN + VMDK_GRAIN / 512 + 64;     /* deflate never needs more */
         img->pack.settings.window_bits = 15;
+        img->pack.settings.level = v->fresh->level;
         img->pack.always = true;
         return r;
 }
@@ -434,7 +442,7 @@ int vmdk_create(struct vd_image *img, const struct vd_create *create, struct vd_
 static int finish_sparse(struct vmdk_sparse *s, struct vd_error *err)
 {
         struct vmdk_sparse_disk header;
-        int r = vd_cache_flush(s->sub, err);
+        int r = s->map.sub ? vd_cache_flush(s->map.sub, err) : 0;
 
         if (!r && vd_file_size(s->file) < s->next)
                 r = vd_file_truncate(s->file, s->next, err);

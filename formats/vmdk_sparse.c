@@ -25,6 +25,7 @@ enum {
         SE_GRAIN = 4096,
         READ_PAGE = 64 * 1024, READ_PAGES = 8,
         WRITE_PAGES = 4096,                     /* of a sector: tables may stand beside anything */
+        WARM_EXTENTS = 8,
 };
 #define SE_MAGIC 0xcafebabeu
 #define SE_VOLATILE_MAGIC 0xcafecafeu
@@ -318,10 +319,9 @@ static int open_se(struct vmdk_sparse *s, struct vd_error *err)
 
 int vmdk_sparse_start(struct vmdk_sparse *s, bool writable, bool unwritten, struct vd_error *err)
 {
-        size_t page = writable ? VMDK_SECTOR : READ_PAGE, pages = writable ? WRITE_PAGES : READ_PAGES;
-        bool pin = writable && !unwritten;
         struct vd_twolevel *t = &s->map;
 
+        s->writable = writable;
         t->ops = s->layout == VMDK_SE ? &se_ops : &sector_ops;
         t->context = s;
         t->top_name = "grain directory";
@@ -330,16 +330,8 @@ int vmdk_sparse_start(struct vmdk_sparse *s, bool writable, bool unwritten, stru
         t->top_position = s->directory;
         t->top_entry_bytes = t->entry_bytes = s->layout == VMDK_SE ? 8 : 4;
         t->unit = s->grain;
-        t->sub_page_bytes = page;
+        t->sub_page_bytes = writable ? VMDK_SECTOR : READ_PAGE;
         t->unwritten = unwritten;
-        s->top = vd_cache_new(s->file, 0, VD_TWOLEVEL_TOP_PAGE, pages, pin);
-        s->sub = vd_cache_new(s->file, 0, page, pages, pin);
-        if (!s->top || !s->sub)
-                return vd_fail(err, -ENOMEM, "tables of an extent");
-        vd_cache_allow_short(s->top, 0);
-        vd_cache_allow_short(s->sub, 0);
-        t->top = s->top;
-        t->sub = s->sub;
         if (t->top_entries > DIRECTORY_MAX)
                 return vd_fail(err, VD_ECORRUPT, "sparse header: a grain directory of %" PRIu64 " entries, at most %d "
                                "are allowed", t->top_entries, DIRECTORY_MAX);
@@ -370,17 +362,65 @@ int vmdk_sparse_open(struct vmdk_sparse **out, struct vd_file *file, enum vmdk_l
         return 0;
 }
 
+static void cool(struct vmdk_sparse *s)
+{
+        vd_cache_free(s->map.top);
+        vd_cache_free(s->map.sub);
+        s->map.top = s->map.sub = s->copy.top = s->copy.sub = NULL;
+}
+
+/* Takes the caches of all extents away, except where changes wait for their turn to be written. */
+static int cool_all(struct vmdk *v, struct vd_error *err)
+{
+        v->warm = 0;
+        for (size_t i = 0; i < v->extent_count; i++) {
+                struct vmdk_sparse *s = v->extents[i].sparse;
+                int r = 0;
+
+                if (!s || !s->map.sub)
+                        continue;
+                if (s->map.unwritten)
+                        r = vd_cache_flush(s->map.sub, err);
+                if (r)
+                        return r;
+                if (vd_cache_is_dirty(s->map.sub))
+                        v->warm++;
+                else
+                        cool(s);
+        }
+        return 0;
+}
+
+/* A large disk may be split into a thousand extents: few of them have caches at a time. */
+int vmdk_sparse_warm(struct vmdk *v, struct vmdk_sparse *s, struct vd_error *err)
+{
+        size_t pages = s->writable ? WRITE_PAGES : READ_PAGES;
+        bool pin = s->writable && !s->map.unwritten;
+        int r = 0;
+
+        if (s->map.sub)
+                return 0;
+        if (v->warm >= WARM_EXTENTS)
+                r = cool_all(v, err);
+        if (r)
+                return r;
+        s->map.top = s->copy.top = vd_cache_new(s->file, 0, VD_TWOLEVEL_TOP_PAGE, pages, pin);
+        s->map.sub = s->copy.sub = vd_cache_new(s->file, 0, s->map.sub_page_bytes, pages, pin);
+        if (!s->map.top || !s->map.sub) {
+                cool(s);
+                return vd_fail(err, -ENOMEM, "tables of an extent");
+        }
+        vd_cache_allow_short(s->map.top, 0);
+        vd_cache_allow_short(s->map.sub, 0);
+        v->warm++;
+        return 0;
+}
+
 void vmdk_sparse_free(struct vmdk_sparse *s)
 {
         if (!s)
                 return;
-        vd_cache_free(s->top);
-        vd_cache_free(s->sub);
+        cool(s);
         free(s->pending);
         free(s);
-}
-
-int vmdk_sparse_map(struct vmdk_sparse *s, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
-{
-        return vd_twolevel_map(&s->map, offset, max, ext, err);
 }

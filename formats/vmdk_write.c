@@ -67,17 +67,6 @@ static int renew_cid(struct vd_image *img, struct vd_error *err)
 
 /* ---- announcing ---- */
 
-static int sync_all(struct vd_image *img, struct vd_error *err)
-{
-        struct vmdk *v = img->state;
-        int r = vd_image_barrier(img, img->file, err);
-
-        for (size_t i = 0; i < v->extent_count && !r; i++)
-                if (v->extents[i].file && v->extents[i].file != img->file)
-                        r = vd_image_barrier(img, v->extents[i].file, err);
-        return r;
-}
-
 /* An entry that points to the wrong place would let us overwrite something else.  Copies that differ are no danger. */
 static int check_tables(struct vd_image *img, struct vd_error *err)
 {
@@ -94,18 +83,24 @@ static int check_tables(struct vd_image *img, struct vd_error *err)
         return r;
 }
 
-static int mark(struct vd_image *img, bool unclean, struct vd_error *err)
+static int mark(struct vmdk_extent *e, bool unclean, struct vd_error *err)
 {
-        struct vmdk *v = img->state;
         const uint8_t byte = unclean;
-        int r = 0;
 
-        for (size_t i = 0; i < v->extent_count && !r; i++) {
-                struct vmdk_sparse *s = v->extents[i].sparse;
+        return e->sparse ? vd_file_write(e->file, &byte, 1, offsetof(struct vmdk_sparse_disk, unclean), err) : 0;
+}
 
-                if (s && v->extents[i].access == VMDK_RW)
-                        r = vd_file_write(s->file, &byte, 1, offsetof(struct vmdk_sparse_disk, unclean), err);
-        }
+/* Before the first write into an extent. */
+static int touch(struct vd_image *img, struct vmdk_extent *e, struct vd_error *err)
+{
+        int r;
+
+        if (img->is_new || e->touched)
+                return 0;
+        r = mark(e, true, err);
+        if (!r)
+                r = vd_image_barrier(img, e->file, err);
+        e->touched = !r;
         return r;
 }
 
@@ -117,13 +112,11 @@ static int announce(struct vd_image *img, struct vd_error *err)
         char shown[512];
         int r = check_tables(img, err);
 
-        if (!r)
-                r = mark(img, true, err);
         /* When a child is committed into us, it must find its parent until all of it is here: see finish_old(). */
         if (!r && !img->child)
                 r = renew_cid(img, err);
         if (!r)
-                r = sync_all(img, err);
+                r = vd_image_barrier(img, img->file, err);
         for (size_t i = 0; i < v->extent_count && !r; i++) {
                 struct vmdk_sparse *s = v->extents[i].sparse;
 
@@ -154,7 +147,7 @@ static int look_up(struct vmdk_sparse *s, uint64_t local, uint64_t max, struct v
                 if (p->start > local)
                         max = vd_min(max, p->start - local);
         }
-        return vmdk_sparse_map(s, local, max, ext, err);
+        return vd_twolevel_map(&s->map, local, max, ext, err);
 }
 
 static int set_entry_at(struct vmdk_sparse *s, const struct vd_twolevel *tree, uint64_t local, uint32_t value,
@@ -165,11 +158,11 @@ static int set_entry_at(struct vmdk_sparse *s, const struct vd_twolevel *tree, u
         int r = vd_twolevel_find(tree, local, &position, err);
 
         if (!r && position)
-                r = vd_cache_get(s->sub, position, &entry, err);
+                r = vd_cache_get(s->map.sub, position, &entry, err);
         if (r || !position)
                 return r;
         *(le32 *)entry = le32_put(value);
-        vd_cache_dirty(s->sub, position);
+        vd_cache_dirty(s->map.sub, position);
         return 0;
 }
 
@@ -198,12 +191,12 @@ static int set_directory(struct vmdk_sparse *s, const struct vd_twolevel *tree, 
 {
         uint64_t position = vd_twolevel_top_position(tree, local);
         void *entry;
-        int r = vd_cache_get(s->top, position, &entry, err);
+        int r = vd_cache_get(s->map.top, position, &entry, err);
 
         if (r)
                 return r;
         *(le32 *)entry = le32_put((uint32_t)(table / VMDK_SECTOR));
-        vd_cache_dirty(s->top, position);
+        vd_cache_dirty(s->map.top, position);
         return 0;
 }
 
@@ -223,7 +216,7 @@ static int add_table(struct vd_image *img, struct vmdk_sparse *s, uint64_t local
         if (!r && s->redundant)
                 r = set_directory(s, &s->copy, local, position + bytes, err);
         if (!r)
-                r = vd_cache_flush(s->top, err);
+                r = vd_cache_flush(s->map.top, err);
         return r ? r : vd_image_barrier(img, s->file, err);
 }
 
@@ -271,7 +264,10 @@ static int place_sparse(struct vd_image *img, struct vmdk_extent *e, enum vd_kin
         uint64_t local = place->start - e->start;
         bool marks_zeros = s->flags & VMDK_FLAG_ZERO_GRAINS, has_parent = img->parent_ref.count > 0;
         struct vd_extent ext;
-        int r = look_up(s, local, place->length, &ext, err);
+        int r = vmdk_sparse_warm(img->state, s, err);
+
+        if (!r)
+                r = look_up(s, local, place->length, &ext, err);
 
         if (r)
                 return r;
@@ -327,11 +323,15 @@ int vmdk_place(struct vd_image *img, const struct vd_request *request, struct vd
                 if (r)
                         return r;
         }
-        if (e->sparse)
-                return place_sparse(img, e, request->kind, place, err);
-        place->kind = VD_DATA;
-        place->position = e->position + local;
-        return 0;
+        if (e->sparse) {
+                r = place_sparse(img, e, request->kind, place, err);
+                if (r || (place->kind != VD_DATA && place->token == TOKEN_NONE))
+                        return r;
+        } else {
+                place->kind = VD_DATA;
+                place->position = e->position + local;
+        }
+        return touch(img, e, err);
 }
 
 int vmdk_publish(struct vd_image *img, const struct vd_place *place, struct vd_error *err)
@@ -344,6 +344,7 @@ int vmdk_publish(struct vd_image *img, const struct vd_place *place, struct vd_e
 
         if (!s || place->token == TOKEN_NONE)
                 return 0;
+        r = vmdk_sparse_warm(v, s, err);
         for (uint64_t at = 0; at < place->length && !r; at += s->grain) {
                 uint32_t value = place->token == TOKEN_MAP ? (uint32_t)((place->position + at) / VMDK_SECTOR)
                                  : place->token == TOKEN_ZERO ? 1 : 0;
@@ -368,9 +369,9 @@ int vmdk_flush(struct vd_image *img, struct vd_error *err)
         for (size_t i = 0; i < v->extent_count && !r; i++) {
                 struct vmdk_sparse *s = v->extents[i].sparse;
 
-                if (!s || !vd_cache_is_dirty(s->sub))
+                if (!s || !s->map.sub || !vd_cache_is_dirty(s->map.sub))
                         continue;
-                r = vd_cache_flush(s->sub, err);
+                r = vd_cache_flush(s->map.sub, err);
                 if (!r && s->file != img->file)
                         r = vd_image_barrier(img, s->file, err);
         }
@@ -387,29 +388,32 @@ static int give_back(struct vd_image *img, const struct vmdk_extent *e, struct v
         return r || end >= vd_file_size(e->file) ? r : vd_file_truncate(e->file, end, err);
 }
 
+/* Everything is on disk, or goes there: the extent is clean again. */
+static int close_extent(struct vd_image *img, struct vmdk_extent *e, struct vd_error *err)
+{
+        int r = vd_image_barrier(img, e->file, err);
+
+        if (!r)
+                r = mark(e, false, err);
+        if (!r && e->sparse && e->sparse->dropped)
+                r = give_back(img, e, err);
+        if (!r && e->file != img->file) {
+                r = vd_image_barrier(img, e->file, err);
+                if (!r)
+                        r = vd_file_finish(e->file, err);
+        }
+        e->touched = false;
+        return r;
+}
+
 static int finish_old(struct vd_image *img, struct vd_error *err)
 {
         struct vmdk *v = img->state;
-        int r = 0;
+        int r = v->marked && img->child ? renew_cid(img, err) : 0;
 
-        if (!v->marked)
-                return 0;
-        if (img->child)
-                r = renew_cid(img, err);
-        if (!r)
-                r = sync_all(img, err);
-        if (!r)
-                r = mark(img, false, err);
-        for (size_t i = 0; i < v->extent_count && !r; i++) {
-                struct vd_file *file = v->extents[i].file;
-
-                if (v->extents[i].sparse && v->extents[i].sparse->dropped)
-                        r = give_back(img, &v->extents[i], err);
-                if (!r && file && file != img->file)
-                        r = vd_image_barrier(img, file, err);
-                if (!r && file && file != img->file)
-                        r = vd_file_finish(file, err);
-        }
+        for (size_t i = 0; i < v->extent_count && !r; i++)
+                if (v->extents[i].touched)
+                        r = close_extent(img, &v->extents[i], err);
         return r;
 }
 
