@@ -15,7 +15,7 @@ foreign_readers() {
         vmdkinfo "$1" | grep -q "Media size" || say "vmdkinfo: $1"
 }
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 @test "each kind of new VMDK holds the disk, for qemu-img, 7-Zip and libvmdk" {
         local type
@@ -143,7 +143,7 @@ foreign_readers() {
         vdtool check -q disk.vmdk
 }
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 @test "every kind that qemu-img writes" {
         local type options
@@ -174,7 +174,8 @@ foreign_readers() {
         sed 's/$/ /' disk.vmdk >blanks.vmdk && same "$(content blanks.vmdk)" "$want"
         sed 's/$/\r/' disk.vmdk >crlf.vmdk && same "$(content crlf.vmdk)" "$want"
         sed 's/=/ = /; s/"//g' disk.vmdk >bare.vmdk && same "$(content bare.vmdk)" "$want"
-        sed 's/^RW/rw/; s/FLAT/flat/; s/createType/CREATETYPE/' disk.vmdk >case.vmdk && same "$(content case.vmdk)" "$want"
+        sed 's/^RW/rw/; s/FLAT/flat/; s/createType/CREATETYPE/' disk.vmdk >case.vmdk
+        same "$(content case.vmdk)" "$want"
         grep -v '^#' disk.vmdk >comments.vmdk && same "$(content comments.vmdk)" "$want"
         { cat disk.vmdk && head -c 700 /dev/zero; } >nul.vmdk && same "$(content nul.vmdk)" "$want"
         same "$(vdtool info --field format-specific.data.cid crlf.vmdk)" $((16#12345678))
@@ -189,8 +190,8 @@ foreign_readers() {
         same "$(content korean.vmdk)" "$(sha256 가나-flat.vmdk)"
         # bytes as they are, when there is such a file
         name=$(printf '\xb0\xa1-flat.vmdk') && cp 가나-flat.vmdk "$name"
-        printf '# Disk DescriptorFile\nversion=1\nencoding="GBK"\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 1 FLAT "%s" 0\n' \
-                "$name" >bytes.vmdk
+        vmdk_descriptor bytes.vmdk monolithicFlat 1 ffffffff "RW 1 FLAT \"$name\" 0"
+        printf 'encoding="GBK"\n' >>bytes.vmdk
         same "$(content bytes.vmdk)" "$(sha256 가나-flat.vmdk)"
 }
 
@@ -207,7 +208,7 @@ foreign_readers() {
 
 @test "vmfs: flat extents without an offset" {
         disk_image disk-flat.vmdk
-        vmdk_descriptor disk.vmdk vmfs 12345678 ffffffff "RW $(($(size_of disk-flat.vmdk) / 512)) VMFS \"disk-flat.vmdk\""
+        vmdk_descriptor disk.vmdk vmfs 12345678 ffffffff 'RW 10243 VMFS "disk-flat.vmdk"'
         same "$(content disk.vmdk)" "$(sha256 disk-flat.vmdk)"
         qemu-img compare -q disk.vmdk disk-flat.vmdk
 }
@@ -220,7 +221,8 @@ foreign_readers() {
         cowd_grain child-delta.vmdk $sectors 1 0 c
         cowd_grain child-delta.vmdk $sectors 1 5000 d
         cowd_grain child-delta.vmdk $sectors 1 16384 e
-        PARENT=base.vmdk vmdk_descriptor child.vmdk vmfsSparse 00000002 12345678 "RW $sectors VMFSSPARSE \"child-delta.vmdk\""
+        PARENT=base.vmdk vmdk_descriptor child.vmdk vmfsSparse 00000002 12345678 \
+                "RW $sectors VMFSSPARSE \"child-delta.vmdk\""
         same "$(content child.vmdk)" "$(content_qemu vmdk child.vmdk)"
         vdtool check -q child.vmdk
         vdtool info child.vmdk | grep -q vmfsSparse
@@ -256,8 +258,10 @@ foreign_readers() {
         local next
         head -c 65536 /dev/zero | tr '\0' A >a.raw
         truncate -s 64K disk.vmdk
-        poke disk.vmdk 0 "$(hex_of KDMV)$(l32 3)$(l32 $((0x30001)))$(l64 131072)$(l64 128)$(l64 1)$(l64 1)$(l32 512)$(l64 0)ffffffffffffffff$(l64 128)000a200d0a$(l16 1)"
-        printf '# Disk DescriptorFile \nversion=1 \nCID=7e5b80a7 \nparentCID=ffffffff \ncreateType="streamOptimized" \nRDONLY 131072 SPARSE "generated-stream.vmdk" \n' |
+        poke disk.vmdk 0 "$(hex_of KDMV)$(l32 3)$(l32 $((0x30001)))$(l64 131072)$(l64 128)$(l64 1)$(l64 1)$(l32 512)" \
+                "$(l64 0)ffffffffffffffff$(l64 128)000a200d0a$(l16 1)"
+        vmdk_descriptor text streamOptimized 7e5b80a7 ffffffff 'RDONLY 131072 SPARSE "generated-stream.vmdk"'
+        sed 's/$/ /' text |
                 dd of=disk.vmdk bs=512 seek=1 conv=notrunc status=none
         next=$((128 + $(stream_grain disk.vmdk 128 65536 a.raw)))       # the first grain of the second table
         stream_marker disk.vmdk $next 4 1
@@ -305,7 +309,7 @@ foreign_readers() {
         done
 }
 
-# --- chains -------------------------------------------------------------------------------------------------------------
+# --- chains -----------------------------------------------------------------------------------------------------------
 
 @test "a child finds its parent by name and content id, for qemu-img too" {
         disk_image disk.raw
@@ -357,7 +361,7 @@ foreign_readers() {
         fails_with parentCID vdtool convert c.vmdk out.raw
 }
 
-# --- in place -----------------------------------------------------------------------------------------------------------
+# --- in place ---------------------------------------------------------------------------------------------------------
 
 @test "writing over old disks of every kind that can be written, by anybody" {
         local type
@@ -416,7 +420,7 @@ foreign_readers() {
         qemu-img compare -q disk.vmdk disk.raw
 }
 
-# --- damage -------------------------------------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------------------------------------
 
 @test "check finds what is wrong in tables" {
         kdmv e.vmdk 10243 3 1
@@ -527,7 +531,7 @@ foreign_readers() {
         for type in monolithicSparse streamOptimized; do
                 vdtool convert -q --type $type disk.raw whole.vmdk
                 size=$(size_of whole.vmdk)
-                for at in $(seq 0 $((size / 25 + 1)) $((size - 1))) 511 512 513 $((size - 1)) $((size - 512)) $((size - 1024)); do
+                for at in $(seq 0 $((size / 25 + 1)) $((size - 1))) 511 512 513 $((size - 1)) $((size - 512)); do
                         head -c "$at" whole.vmdk >cut.vmdk
                         rm -f out.raw
                         capture vdtool convert -f vmdk -O raw cut.vmdk out.raw
@@ -550,7 +554,7 @@ foreign_readers() {
         same "$(vdtool info --field format cow.txt)" raw
 }
 
-# --- cost ---------------------------------------------------------------------------------------------------------------
+# --- cost -------------------------------------------------------------------------------------------------------------
 
 @test "a sparse disk of 2 TiB costs its tables' directory, 64 TiB still work" {
         vdtool create -q -f vmdk big.vmdk 2T
@@ -562,7 +566,7 @@ foreign_readers() {
         same "$(vdtool info --field virtual-size stream.vmdk)" $((64 << 40))
 }
 
-# --- the corpus ---------------------------------------------------------------------------------------------------------
+# --- the corpus -------------------------------------------------------------------------------------------------------
 
 @test "VMDKs of many makers" {
         requires corpus

@@ -26,7 +26,8 @@ grain() { head -c $(($3 * 512)) /dev/zero | tr '\0' "$4" | dd of="$1" bs=512 see
 # kdmv FILE CAPACITY FLAGS VERSION: an extent with one table, no descriptor, grains of 128 sectors from sector 128 on
 kdmv() {
         truncate -s 64K "$1"
-        poke "$1" 0 "$(hex_of KDMV)$(l32 "$4")$(l32 "$3")$(l64 "$2")$(l64 128)$(l64 0)$(l64 0)$(l32 512)$(l64 1)$(l64 6)$(l64 128)000a200d0a"
+        poke "$1" 0 "$(hex_of KDMV)$(l32 "$4")$(l32 "$3")$(l64 "$2")$(l64 128)$(l64 0)$(l64 0)$(l32 512)" \
+                "$(l64 1)$(l64 6)$(l64 128)000a200d0a"
         poke "$1" 512 "$(l32 2)"
         poke "$1" 3072 "$(l32 7)"
 }
@@ -42,7 +43,8 @@ cowd() {
         local tables=$((($2 + 4096 * $3 - 1) / (4096 * $3))) i
         local first=$((4 + (tables * 4 + 511) / 512))
         truncate -s $(((first + tables * 32) * 512)) "$1"
-        poke "$1" 0 "$(hex_of COWD)$(l32 1)$(l32 3)$(l32 "$2")$(l32 "$3")$(l32 4)$(l32 "$tables")$(l32 $((first + tables * 32)))"
+        poke "$1" 0 "$(hex_of COWD)$(l32 1)$(l32 3)$(l32 "$2")$(l32 "$3")$(l32 4)$(l32 "$tables")" \
+                "$(l32 $((first + tables * 32)))"
         for ((i = 0; i < tables; i++)); do
                 poke "$1" $((2048 + 4 * i)) "$(l32 $((first + 32 * i)))"
         done
@@ -61,7 +63,8 @@ cowd_grain() {
 sesparse() {
         truncate -s $((256 * 512)) "$1"
         poke "$1" 0 "$(l64 0xcafebabe)$(l64 0x200000001)$(l64 "$2")$(l64 8)$(l64 64)"
-        poke "$1" 80 "$(l64 1)$(l64 1)$(l64 2)$(l64 1)$(l64 3)$(l64 1)$(l64 8)$(l64 1)$(l64 16)$(l64 128)$(l64 144)$(l64 1)$(l64 145)$(l64 1)$(l64 256)$(l64 65536)"
+        poke "$1" 80 "$(l64 1)$(l64 1)$(l64 2)$(l64 1)$(l64 3)$(l64 1)$(l64 8)$(l64 1)$(l64 16)$(l64 128)" \
+                "$(l64 144)$(l64 1)$(l64 145)$(l64 1)$(l64 256)$(l64 65536)"
         poke "$1" 512 "$(l64 0xcafecafe)"
         poke "$1" 4096 "$(l64 0x1000000000000000)$(l64 0x1000000000000001)"
 }
