@@ -17,9 +17,10 @@ enum { SPARSE_MAX = 16 * 1024 * 1024, THREADS_MAX = 64 };
 struct convert_args {
         struct vd_source source;
         struct vd_new_args target;
+        struct vd_texts also;
         const char *parent, *snapshot, *progress, *cache, *source_cache;
-        uint64_t offset, size, target_offset, target_size, sparse_size, threads;
-        bool compress, no_create, target_is_zero, quiet, verbose, ignored;
+        uint64_t offset, size, target_offset, target_size, sparse_size, threads, rate;
+        bool compress, expand, dense, salvage, no_create, target_is_zero, quiet, verbose, ignored;
 };
 
 static const struct convert_args convert_defaults = { .sparse_size = 4096 };
@@ -34,7 +35,11 @@ static const struct vd_opt convert_opts[] = {
           .completes = "format", .help = "format of the new image; without it the extension of its name tells" },
         VD_NEW_OPTIONS(convert_args, target),
         { .letter = 'c', .type = VD_OPT_FLAG, .name = "compress", FIELD(compress),
-          .help = "store the data compressed" },
+          .help = "compress what is not compressed already" },
+        { .type = VD_OPT_FLAG, .name = "no-compress", FIELD(expand),
+          .help = "store uncompressed what is compressed in the source" },
+        { .type = VD_OPT_LIST, .name = "also", FIELD(also), .argument = "FILE[,fmt=FORMAT][,KEY=VALUE...]",
+          .completes = "file", .help = "one more new image in the same pass; fmt is its format, the rest create options" },
         { .letter = 'B', .type = VD_OPT_TEXT, .name = "backing", FIELD(target.backing_file), .argument = "FILE",
           .completes = "file", .help = "parent of the new image; what the source has from it is left out" },
         { .letter = 'b', .type = VD_OPT_TEXT, .name = "backing-file", .hidden = true, FIELD(target.backing_file) },
@@ -58,6 +63,11 @@ static const struct vd_opt convert_opts[] = {
           .help = "with -n: the target reads as zeros, so that zeros need not be written" },
         { .letter = 'S', .type = VD_OPT_SIZE, .name = "sparse-size", FIELD(sparse_size), .argument = "SIZE",
           .help = "shortest run of zeros that becomes a hole (4k); 0: write all zeros" },
+        { .type = VD_OPT_FLAG, .name = "dense", FIELD(dense), .help = "the same as -S 0" },
+        { .type = VD_OPT_FLAG, .name = "salvage", FIELD(salvage),
+          .help = "go on where the source cannot be read: zeros there, each range listed, exit status 1" },
+        { .letter = 'r', .type = VD_OPT_SIZE, .name = "rate-limit", FIELD(rate), .argument = "BYTES",
+          .help = "copy at most so many bytes a second" },
         { .letter = 'm', .type = VD_OPT_COUNT, .name = "parallel", FIELD(threads), .argument = "N",
           .help = "number of threads; 0: as many as are useful" },
         VD_COMMON_PROGRESS(convert_args, progress),
@@ -77,6 +87,13 @@ static const struct vd_opt convert_opts[] = {
         { .type = VD_OPT_END },
 };
 
+/* A new image to be made. */
+struct target {
+        const char *path;
+        char *also_path;                        /* owned, when path comes from --also */
+        struct vd_new_image new;
+};
+
 /* One run: what is open, closed in one place. */
 struct conversion {
         struct convert_args *args;
@@ -85,7 +102,9 @@ struct conversion {
         struct vd_image **inputs;               /* as opened; owned by source once that is set */
         size_t input_count;
         struct vd_image *source;                /* the only input, or all of them joined */
-        struct vd_new_image new;
+        struct target *targets;                 /* without -n: TARGET, then one for each --also */
+        size_t target_count;
+        uint64_t unreadable_bytes;              /* --salvage */
         struct vd_source existing_source;       /* -n */
         struct vd_image *existing;
 };
@@ -118,12 +137,16 @@ static int check_args(const struct convert_args *args, size_t sources, struct vd
                         return conflict(err, "-n", "-B");
                 if (t->force)
                         return conflict(err, "-n", "--force");
+                if (args->also.count)
+                        return conflict(err, "-n", "--also");
         } else {
                 if (args->target_is_zero)
                         return needs_no_create(err, "--target-is-zero");
                 if (args->target_offset || args->target_size)
                         return needs_no_create(err, args->target_offset ? "--target-offset" : "--target-size");
         }
+        if (args->compress && args->expand)
+                return conflict(err, "-c", "--no-compress");
         if (sources > 1) {
                 if (t->backing_file)
                         return conflict(err, "several sources", "-B");
@@ -212,9 +235,9 @@ static int join_sources(struct conversion *c, struct vd_error *err)
 }
 
 /* The image of the source's chain that is the new image's parent too: what comes from there need not be copied. */
-static const struct vd_image *find_common_parent(const struct conversion *c)
+static const struct vd_image *find_common_parent(const struct conversion *c, const struct vd_image *backing)
 {
-        const struct vd_image *backing = c->new.backing, *link;
+        const struct vd_image *link;
         struct stat st;
         int fd = backing ? vd_file_fd(backing->file) : -1;
 
@@ -228,47 +251,75 @@ static const struct vd_image *find_common_parent(const struct conversion *c)
         return NULL;
 }
 
-static int copy(struct conversion *c, struct vd_image *target, const struct vd_image *skip,
+static void show_progress(void *context, uint64_t done, uint64_t total)
+{
+        struct conversion *c = context;
+
+        vd_session_progress(c->session, done, total);
+}
+
+static void list_unreadable(void *context, uint64_t start, uint64_t length, const struct vd_error *why)
+{
+        struct conversion *c = context;
+
+        c->unreadable_bytes += length;
+        vd_session_warn(c->session, "unreadable, zeros written: %" PRIu64 " bytes at guest offset %" PRIu64 " (%s)",
+                        length, start, why->text);
+}
+
+static int copy(struct conversion *c, struct vd_image *const *targets, size_t count, const struct vd_image *skip,
                 struct vd_copy_stats *stats, struct vd_error *err)
 {
+        const struct convert_args *args = c->args;
         struct vd_copy_options options = {
-                .threads = (unsigned)c->args->threads, .sparse_bytes = c->args->sparse_size,
-                .compress = c->args->compress, .target_is_zero = c->args->target_is_zero, .skip = skip,
-                .progress = vd_session_progress, .context = c->session, .stop = &c->session->signals->stop,
+                .threads = (unsigned)args->threads, .sparse_bytes = args->dense ? 0 : args->sparse_size,
+                .compress = args->compress, .expand = args->expand, .target_is_zero = args->target_is_zero,
+                .rate = args->rate, .skip = skip, .unreadable = args->salvage ? list_unreadable : NULL,
+                .progress = show_progress, .context = c, .stop = &c->session->signals->stop,
         };
         int ret;
 
-        vd_session_start_progress(c->session, c->args->progress);
-        ret = vd_copy(c->source, &target, 1, &options, stats, err);
+        vd_session_start_progress(c->session, args->progress);
+        ret = vd_copy(c->source, targets, count, &options, stats, err);
         vd_session_end_progress(c->session);
         return ret;
 }
 
+static int create_target(struct conversion *c, struct target *t, struct vd_error *err)
+{
+        uint64_t size = c->source->size;
+
+        if (t->new.has_size && t->new.size < size)
+                return vd_fail(err, VD_EUSAGE, "the source has %" PRIu64 " bytes, more than size=%" PRIu64 " of %s",
+                               size, t->new.size, t->path);
+        return vd_new_image_create(&t->new, t->path, t->new.has_size ? t->new.size : size, c->source, err);
+}
+
 static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
 {
-        struct vd_new_image *new = &c->new;
+        VD_AUTOFREE struct vd_image **images = calloc(c->target_count, sizeof(struct vd_image *));
+        struct vd_new_image *first = &c->targets[0].new;
         const struct vd_image *skip = NULL;
-        uint64_t size = c->source->size;
-        int ret = 0;
+        int ret = images ? 0 : vd_fail(err, -ENOMEM, "targets");
 
-        if (new->backing_file) {
-                ret = vd_new_image_open_backing(new, c->session, &c->args->source, c->target_path, err);
+        if (!ret && first->backing_file) {
+                ret = vd_new_image_open_backing(first, c->session, &c->args->source, c->target_path, err);
                 if (!ret)
-                        ret = vd_check_not_input(c->target_path, &new->backing, 1, err);
+                        ret = vd_check_not_input(c->target_path, &first->backing, 1, err);
                 if (!ret)
-                        skip = find_common_parent(c);
+                        skip = find_common_parent(c, first->backing);
         }
-        if (ret)
-                return ret;
-        if (new->has_size && new->size < size)
-                return vd_fail(err, VD_EUSAGE, "the source has %" PRIu64 " bytes, more than -o size=%" PRIu64, size,
-                               new->size);
-        if (new->has_size)
-                size = new->size;
-        ret = vd_new_image_create(new, c->target_path, size, c->source, err);
+        for (size_t i = 0; i < c->target_count && !ret; i++) {
+                ret = create_target(c, &c->targets[i], err);
+                images[i] = c->targets[i].new.image;
+        }
         if (!ret)
-                ret = copy(c, new->image, skip, stats, err);
-        return ret ? ret : vd_new_image_publish(new, c->inputs, c->input_count, err);
+                ret = copy(c, images, c->target_count, skip, stats, err);
+        for (size_t i = 0; i < c->target_count && !ret; i++)
+                ret = vd_new_image_finish(&c->targets[i].new, c->inputs, c->input_count, err);
+        for (size_t i = 0; i < c->target_count && !ret; i++)
+                ret = vd_new_image_publish(&c->targets[i].new, err);
+        return ret;
 }
 
 static int open_existing(struct conversion *c, struct vd_error *err)
@@ -303,7 +354,7 @@ static int convert_to_existing(struct conversion *c, struct vd_copy_stats *stats
         if (c->existing->size < c->source->size)
                 return vd_fail(err, VD_EUSAGE, "%s: its disk of %" PRIu64 " bytes is smaller than the source of %"
                                PRIu64, c->target_path, c->existing->size, c->source->size);
-        ret = copy(c, c->existing, NULL, stats, err);
+        ret = copy(c, &c->existing, 1, NULL, stats, err);
         if (ret)
                 return ret;
         writer = vd_writer_new(c->existing);
@@ -342,12 +393,66 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
                 ret = open_sources(c, operands->items, sources, err);
         if (!ret)
                 ret = vd_check_not_input(c->target_path, c->inputs, c->input_count, err);
+        for (size_t i = 1; i < c->target_count && !ret; i++)
+                ret = vd_check_not_input(c->targets[i].path, c->inputs, c->input_count, err);
         if (!ret)
                 ret = join_sources(c, err);
         if (!ret)
                 ret = c->args->no_create ? convert_to_existing(c, &stats, err) : convert_to_new(c, &stats, err);
         if (!ret && c->args->verbose && !c->session->quiet)
                 ret = print_stats(&stats, err);
+        if (!ret && c->unreadable_bytes)
+                ret = vd_fail(err, VD_ECORRUPT, "%" PRIu64 " bytes could not be read and are zeros in the output",
+                              c->unreadable_bytes);
+        return ret;
+}
+
+/* "FILE,fmt=FORMAT,KEY=VALUE...": the file's name ends at the first single comma. */
+static int init_also(struct conversion *c, struct target *t, const char *text, struct vd_error *err)
+{
+        struct vd_new_args args = { .force = c->args->target.force, .fsync = c->args->target.fsync };
+        VD_AUTOFREE char *rest = NULL, *format = NULL;
+        char *to;
+        int ret = 0;
+
+        t->also_path = to = malloc(strlen(text) + 1);
+        if (!to)
+                return vd_fail(err, -ENOMEM, "--also");
+        while (*text && (*text != ',' || text[1] == ',')) {
+                text += *text == ',';
+                *to++ = *text++;
+        }
+        *to = '\0';
+        t->path = t->also_path;
+        if (!strncmp(text, ",fmt=", 5)) {
+                size_t length = strcspn(text + 5, ",");
+
+                args.format = format = strndup(text + 5, length);
+                text += 5 + length;
+                if (!format)
+                        return vd_fail(err, -ENOMEM, "--also");
+        }
+        if (*text == ',' && text[1])
+                ret = vd_texts_add(&args.options, text + 1) ? vd_fail(err, -ENOMEM, "--also") : 0;
+        if (!ret)
+                ret = vd_new_image_init(&t->new, t->path, &args, err);
+        vd_texts_free(&args.options);
+        return ret;
+}
+
+static int init_targets(struct conversion *c, struct vd_error *err)
+{
+        const struct vd_texts *also = &c->args->also;
+        int ret;
+
+        c->targets = calloc(1 + also->count, sizeof(*c->targets));
+        if (!c->targets)
+                return vd_fail(err, -ENOMEM, "targets");
+        c->target_count = 1 + also->count;
+        c->targets[0].path = c->target_path;
+        ret = vd_new_image_init(&c->targets[0].new, c->target_path, &c->args->target, err);
+        for (size_t i = 0; i < also->count && !ret; i++)
+                ret = init_also(c, &c->targets[1 + i], also->items[i], err);
         return ret;
 }
 
@@ -355,7 +460,11 @@ static void close_all(struct conversion *c)
 {
         size_t i;
 
-        vd_new_image_free(&c->new);
+        for (i = 0; i < c->target_count; i++) {
+                vd_new_image_free(&c->targets[i].new);
+                free(c->targets[i].also_path);
+        }
+        free(c->targets);
         vd_image_close(c->existing);
         if (c->source)
                 vd_image_close(c->source);
@@ -380,13 +489,15 @@ static int convert_run(void *arguments, const struct vd_texts *operands, struct 
         if (!args->target.options.count || operands->count > 1)
                 ret = vd_check_operands(session, operands, 2, SIZE_MAX, err);
         if (!ret && !args->no_create)
-                ret = vd_new_image_init(&c.new, target, &args->target, err);
-        if (!ret && c.new.wants_help)
-                vd_new_image_print_options(&c.new, stdout);
-        else if (!ret)
-                ret = vd_check_operands(session, operands, 2, SIZE_MAX, err);
-        if (!ret && !c.new.wants_help)
-                ret = convert(&c, operands, err);
+                ret = init_targets(&c, err);
+        if (!ret && c.targets && c.targets[0].new.wants_help) {
+                vd_new_image_print_options(&c.targets[0].new, stdout);
+        } else {
+                if (!ret)
+                        ret = vd_check_operands(session, operands, 2, SIZE_MAX, err);
+                if (!ret)
+                        ret = convert(&c, operands, err);
+        }
         close_all(&c);
         return ret;
 }

@@ -94,7 +94,9 @@ static int create(struct create_args *args, const struct vd_texts *operands, str
         final_size = new->image->size;
         ret = vd_session_check_stop(session, err);
         if (!ret)
-                ret = vd_new_image_publish(new, NULL, 0, err);
+                ret = vd_new_image_finish(new, NULL, 0, err);
+        if (!ret)
+                ret = vd_new_image_publish(new, err);
         if (!ret && !session->quiet)
                 print_formatting(path, new, final_size, &args->target);
         return ret;

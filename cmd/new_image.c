@@ -236,7 +236,7 @@ static int check_not_replaced(const struct vd_output *output, const struct vd_im
         return 0;
 }
 
-int vd_new_image_publish(struct vd_new_image *new, struct vd_image *const *inputs, size_t count, struct vd_error *err)
+int vd_new_image_finish(struct vd_new_image *new, struct vd_image *const *inputs, size_t count, struct vd_error *err)
 {
         struct vd_writer *writer = vd_writer_new(new->image);
         int ret = writer ? vd_writer_finish(writer, err) : vd_fail(err, -ENOMEM, "finishing the image");
@@ -250,8 +250,11 @@ int vd_new_image_publish(struct vd_new_image *new, struct vd_image *const *input
         }
         if (!ret && new->backing)
                 ret = check_not_replaced(new->output, new->backing, err);
-        if (ret)
-                return ret;
+        return ret;
+}
+
+int vd_new_image_publish(struct vd_new_image *new, struct vd_error *err)
+{
         vd_image_close(new->image);
         new->image = NULL;
         return vd_output_commit(new->output, err);

@@ -58,8 +58,11 @@ int vd_new_image_open_backing(struct vd_new_image *, struct vd_session *, const 
 int vd_new_image_create(struct vd_new_image *, const char *path, uint64_t size, const struct vd_image *like,
                         struct vd_error *);
 
-/* Finishes the image and gives it its name.  None of the inputs may be replaced by that. */
-int vd_new_image_publish(struct vd_new_image *, struct vd_image *const *inputs, size_t count, struct vd_error *);
+/* Completes the image, which has no name yet.  VD_ECHANGED when an input changed meanwhile, VD_EUSAGE when giving the
+ * image its name would destroy an input. */
+int vd_new_image_finish(struct vd_new_image *, struct vd_image *const *inputs, size_t count, struct vd_error *);
+/* Gives the finished image its name. */
+int vd_new_image_publish(struct vd_new_image *, struct vd_error *);
 
 /* VD_EUSAGE when path is a file that one of these images reads. */
 int vd_check_not_input(const char *path, struct vd_image *const *inputs, size_t count, struct vd_error *);
