@@ -32,6 +32,7 @@ struct vd_command {
         const char *operands;           /* "FILE..." */
         const char *summary;            /* one line, lower case, no full stop */
         const char *completes;          /* what operands are: "file", "format", "command" or NULL */
+        bool streams;                   /* "-" as an operand is standard input or output */
         const char *examples;           /* lines for help, each ending in a newline; or NULL */
         const struct vd_opt *opts;
         size_t args_size;               /* of the struct that opts fill */

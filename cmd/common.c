@@ -155,7 +155,7 @@ int vd_check_operands(const struct vd_session *session, const struct vd_texts *o
         const struct vd_command *command = session->command;
         size_t i;
 
-        for (i = 0; i < operands->count; i++)
+        for (i = 0; i < operands->count && !command->streams; i++)
                 if (!strcmp(operands->items[i], "-"))
                         return vd_fail(err, VD_EUNSUPPORTED, "%s cannot use standard input or output; a file of the "
                                        "name \"-\" is \"./-\"", command->name);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cmd/new_image.h"
+#include "cmd/stream_out.h"
 #include "core/copy.h"
 #include "util/checked.h"
 #include "util/cleanup.h"
@@ -120,7 +121,7 @@ static int needs_no_create(struct vd_error *err, const char *option)
 }
 
 /* Contradictions that can be seen without opening anything. */
-static int check_args(const struct convert_args *args, size_t sources, struct vd_error *err)
+static int check_args(const struct convert_args *args, size_t sources, const char *target, struct vd_error *err)
 {
         const struct vd_new_args *t = &args->target;
 
@@ -131,6 +132,8 @@ static int check_args(const struct convert_args *args, size_t sources, struct vd
                 return vd_fail(err, VD_EUSAGE, "option --parallel: %" PRIu64 " is more than %d", args->threads,
                                (int)THREADS_MAX);
         if (args->no_create) {
+                if (vd_is_stdout(target))
+                        return conflict(err, "-n", "standard output");
                 if (t->options.count || t->type)
                         return conflict(err, "-n", t->type ? "--type" : "-o");
                 if (t->backing_file)
@@ -140,6 +143,8 @@ static int check_args(const struct convert_args *args, size_t sources, struct vd
                 if (args->also.count)
                         return conflict(err, "-n", "--also");
         } else {
+                if (args->also.count && vd_is_stream(target))
+                        return conflict(err, "--also", "a stream as the first target");
                 if (args->target_is_zero)
                         return needs_no_create(err, "--target-is-zero");
                 if (args->target_offset || args->target_size)
@@ -267,32 +272,61 @@ static void list_unreadable(void *context, uint64_t start, uint64_t length, cons
                         length, start, why->text);
 }
 
-static int copy(struct conversion *c, struct vd_image *const *targets, size_t count, const struct vd_image *skip,
-                struct vd_copy_stats *stats, struct vd_error *err)
+static struct vd_copy_options copy_options(struct conversion *c, const struct vd_image *skip)
 {
         const struct convert_args *args = c->args;
-        struct vd_copy_options options = {
+
+        return (struct vd_copy_options){
                 .threads = (unsigned)args->threads, .sparse_bytes = args->dense ? 0 : args->sparse_size,
                 .compress = args->compress, .expand = args->expand, .target_is_zero = args->target_is_zero,
                 .rate = args->rate, .skip = skip, .unreadable = args->salvage ? list_unreadable : NULL,
                 .progress = show_progress, .context = c, .stop = &c->session->signals->stop,
         };
+}
+
+static int copy(struct conversion *c, struct vd_image *const *targets, size_t count, const struct vd_image *skip,
+                struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_copy_options options = copy_options(c, skip);
         int ret;
 
-        vd_session_start_progress(c->session, args->progress);
+        vd_session_start_progress(c->session, c->args->progress);
         ret = vd_copy(c->source, targets, count, &options, stats, err);
         vd_session_end_progress(c->session);
         return ret;
 }
 
+static int choose_size(const struct conversion *c, const struct target *t, uint64_t *size, struct vd_error *err)
+{
+        *size = t->new.has_size ? t->new.size : c->source->size;
+        if (*size < c->source->size)
+                return vd_fail(err, VD_EUSAGE, "the source has %" PRIu64 " bytes, more than size=%" PRIu64 " of %s",
+                               c->source->size, *size, t->path);
+        return 0;
+}
+
 static int create_target(struct conversion *c, struct target *t, struct vd_error *err)
 {
-        uint64_t size = c->source->size;
+        uint64_t size;
+        int ret = choose_size(c, t, &size, err);
 
-        if (t->new.has_size && t->new.size < size)
-                return vd_fail(err, VD_EUSAGE, "the source has %" PRIu64 " bytes, more than size=%" PRIu64 " of %s",
-                               size, t->new.size, t->path);
-        return vd_new_image_create(&t->new, t->path, t->new.has_size ? t->new.size : size, c->source, err);
+        return ret ? ret : vd_new_image_create(&t->new, t->path, size, c->source, err);
+}
+
+static int stream(struct conversion *c, const struct vd_image *skip, struct vd_copy_stats *stats,
+                  struct vd_error *err)
+{
+        struct vd_copy_options options = copy_options(c, skip);
+        uint64_t size;
+        int ret = choose_size(c, c->targets, &size, err);
+
+        if (ret)
+                return ret;
+        vd_session_start_progress(c->session, c->args->progress);
+        ret = vd_stream_out(c->session, &c->targets->new, c->target_path, size, c->source, c->inputs, c->input_count,
+                            &options, stats, err);
+        vd_session_end_progress(c->session);
+        return ret;
 }
 
 static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
@@ -309,6 +343,8 @@ static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, str
                 if (!ret)
                         skip = find_common_parent(c, first->backing);
         }
+        if (!ret && vd_is_stream(c->target_path))
+                return stream(c, skip, stats, err);
         for (size_t i = 0; i < c->target_count && !ret; i++) {
                 ret = create_target(c, &c->targets[i], err);
                 images[i] = c->targets[i].new.image;
@@ -365,8 +401,9 @@ static int convert_to_existing(struct conversion *c, struct vd_copy_stats *stats
         return ret;
 }
 
-static int print_stats(const struct vd_copy_stats *stats, struct vd_error *err)
+static int print_stats(const struct conversion *c, const struct vd_copy_stats *stats, struct vd_error *err)
 {
+        FILE *stream = vd_is_stdout(c->target_path) ? stderr : stdout;
         struct vd_report *r = vd_report_new();
         int ret;
 
@@ -376,16 +413,16 @@ static int print_stats(const struct vd_copy_stats *stats, struct vd_error *err)
         vd_report_count(r, NULL, "units copied as they are", stats->verbatim_units);
         vd_report_bytes(r, NULL, "memory for buffers", stats->memory_bytes);
         vd_report_count(r, NULL, "threads", stats->threads);
-        ret = vd_print_report(r, NULL, err);
+        ret = vd_report_print_text(r, isatty(fileno(stream)), stream);
         vd_report_free(r);
-        return ret;
+        return ret ? vd_fail(err, ret, "printing what was copied") : 0;
 }
 
 static int convert(struct conversion *c, const struct vd_texts *operands, struct vd_error *err)
 {
         struct vd_copy_stats stats = { 0 };
         size_t sources = operands->count - 1;
-        int ret = check_args(c->args, sources, err);
+        int ret = check_args(c->args, sources, c->target_path, err);
 
         if (!ret)
                 ret = read_snapshot(c->args, err);
@@ -400,7 +437,7 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
         if (!ret)
                 ret = c->args->no_create ? convert_to_existing(c, &stats, err) : convert_to_new(c, &stats, err);
         if (!ret && c->args->verbose && !c->session->quiet)
-                ret = print_stats(&stats, err);
+                ret = print_stats(c, &stats, err);
         if (!ret && c->unreadable_bytes)
                 ret = vd_fail(err, VD_ECORRUPT, "%" PRIu64 " bytes could not be read and are zeros in the output",
                               c->unreadable_bytes);
@@ -498,16 +535,20 @@ static int convert_run(void *arguments, const struct vd_texts *operands, struct 
                 if (!ret)
                         ret = convert(&c, operands, err);
         }
+        /* Whoever reads no more of a stream knows. */
+        if (ret == -EPIPE)
+                ret = session->failure_status;
         close_all(&c);
         return ret;
 }
 
 const struct vd_command vd_cmd_convert = {
         .name = "convert", .operands = "SOURCE... TARGET", .summary = "copy a disk into an image of any format",
-        .completes = "file",
+        .completes = "file", .streams = true,
         .examples = "  vdtool convert disk.vhd disk.qcow2\n"
                     "  vdtool convert -p --type fixed disk.qcow2 disk.vhd\n"
                     "  vdtool convert -c -o compression_type=zstd disk.raw small.qcow2\n"
+                    "  vdtool convert -O qcow2 disk.vhd - | ssh host 'cat >disk.qcow2'\n"
                     "  vdtool convert -O raw -n disk.qcow2 /dev/sdx\n",
         .opts = convert_opts, .args_size = sizeof(struct convert_args), .defaults = &convert_defaults,
         .run = convert_run,

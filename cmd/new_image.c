@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/spool.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -201,13 +202,27 @@ int vd_new_image_open_backing(struct vd_new_image *new, struct vd_session *sessi
         return new->backing_format ? 0 : vd_fail(err, -ENOMEM, "backing file");
 }
 
-int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
-                        struct vd_error *err)
+static struct vd_create create_request(const struct vd_new_image *new, uint64_t size, const struct vd_image *like)
 {
-        struct vd_create create = {
+        return (struct vd_create){
                 .size = size, .params = new->params, .backing = new->backing,
                 .backing_name = new->backing_file, .backing_format = new->backing_format, .like = like,
         };
+}
+
+int vd_new_image_layout(const struct vd_new_image *new, const char *path, uint64_t size, struct vd_image *source,
+                        const struct vd_copy_options *options, enum vd_layout_purpose purpose, struct vd_layout **out,
+                        struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_create create = create_request(new, size, source);
+
+        return vd_layout_new(out, new->format, path, &create, source, options, purpose, stats, err);
+}
+
+int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
+                        struct vd_error *err)
+{
+        struct vd_create create = create_request(new, size, like);
         int ret = vd_output_new(&new->output, path, new->flags, err);
 
         if (ret == -EEXIST) {
@@ -218,6 +233,15 @@ int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t siz
         if (ret)
                 return ret;
         return vd_image_create(&new->image, new->format, new->output, &create, err);
+}
+
+int vd_new_image_create_unnamed(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
+                                struct vd_error *err)
+{
+        struct vd_create create = create_request(new, size, like);
+        int ret = vd_output_new_unnamed(&new->output, path, vd_spool_new, err);
+
+        return ret ? ret : vd_image_create(&new->image, new->format, new->output, &create, err);
 }
 
 /* Would giving the output its names destroy a file that image reads? */

@@ -4,6 +4,7 @@
 #define VD_CMD_NEW_IMAGE_H
 
 #include "cmd/common.h"
+#include "core/layout.h"
 #include "core/write.h"
 
 /* What the command line says about a new image. */
@@ -57,6 +58,15 @@ int vd_new_image_open_backing(struct vd_new_image *, struct vd_session *, const 
 /* Lays the new image out: new->output and new->image.  like: the disk that will be copied into it, or NULL. */
 int vd_new_image_create(struct vd_new_image *, const char *path, uint64_t size, const struct vd_image *like,
                         struct vd_error *);
+
+/* The layout that the image would have, see core/layout.h; source: what is copied into it, or NULL. */
+int vd_new_image_layout(const struct vd_new_image *, const char *path, uint64_t size, struct vd_image *source,
+                        const struct vd_copy_options *, enum vd_layout_purpose, struct vd_layout **,
+                        struct vd_copy_stats *, struct vd_error *);
+
+/* As vd_new_image_create(), in a temporary file without a name; path is what the image takes itself to be called. */
+int vd_new_image_create_unnamed(struct vd_new_image *, const char *path, uint64_t size, const struct vd_image *like,
+                                struct vd_error *);
 
 /* Completes the image, which has no name yet.  VD_ECHANGED when an input changed meanwhile, VD_EUSAGE when giving the
  * image its name would destroy an input. */

@@ -18,6 +18,7 @@
 enum {
         PLAIN_CHUNK = 256 * 1024,       /* stays in the processor's cache between reading and writing */
         PACK_CHUNK = 1024 * 1024,       /* work enough to hand to a thread */
+        LAYOUT_CHUNK = 64 * 1024 * 1024,        /* of which nothing is read */
         SLOTS_PER_THREAD = 3,
         RESERVE_AFTER = 1024 * 1024,    /* a run of writes this long gets space reserved ahead of it */
         RESERVE_STEP = 32 * 1024 * 1024,
@@ -32,7 +33,8 @@ static void reserve(const struct copy_job *job, struct copy_target *t, const str
 {
         uint64_t length = p->kind == VD_PACKED ? p->packed_bytes : p->length, end, most = RESERVE_STEP;
 
-        if (!t->image->is_new || p->file != t->image->file || (p->kind != VD_DATA && p->kind != VD_PACKED))
+        if (job->options->layout || !t->image->is_new || p->file != t->image->file ||
+            (p->kind != VD_DATA && p->kind != VD_PACKED))
                 return;
         if (p->position < t->run_end || p->position > t->run_end + job->chunk_bytes)
                 t->run_start = p->position;
@@ -85,6 +87,10 @@ static int place_piece(struct copy_job *job, struct copy_target *t, const struct
                         return r;
                 to->place_bytes[to->place_count++] = bytes;
                 reserve(job, t, c, place);
+                if (job->options->layout)
+                        r = vd_layout_note(job->options->layout, place, p->kind == VD_ZERO, err);
+                if (r)
+                        return r;
                 if (place->kind == VD_PACKED)
                         job->stats.packed_units++;      /* those moved verbatim are taken off at the end */
                 else if (p->kind == VD_DATA)
@@ -138,7 +144,7 @@ int vd_copy_store(void *context, void *slot, unsigned worker, struct vd_error *e
         int r = 0;
 
         (void)worker;
-        for (size_t t = 0; t < job->target_count; t++)
+        for (size_t t = 0; t < job->target_count && !job->options->layout; t++)
                 for (size_t i = 0; i < c->portions[t].place_count && !r; i++)
                         r = vd_place_write(&c->portions[t].places[i], c->portions[t].place_bytes[i], err);
         return r;
@@ -153,13 +159,13 @@ static uint64_t now(void)
 }
 
 /* Waits until the bytes moved so far are within the rate; a stop wakes it up within a tenth of a second. */
-static void keep_rate(struct copy_job *job, const struct chunk *c)
+void vd_copy_keep_rate(struct copy_job *job, uint64_t bytes)
 {
         double due;
 
-        if (!job->options->rate || c->all_zero)
+        if (!job->options->rate)
                 return;
-        job->moved_bytes += c->length;
+        job->moved_bytes += bytes;
         due = (double)job->moved_bytes / (double)job->options->rate;
         while (!(job->options->stop && *job->options->stop)) {
                 double left = due - (double)(now() - job->started) / 1e9;
@@ -188,7 +194,8 @@ int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error 
         }
         if (!r && job->options->progress)
                 job->options->progress(job->options->context, c->start + c->length, job->size);
-        keep_rate(job, c);
+        if (!c->all_zero && !job->options->layout)
+                vd_copy_keep_rate(job, c->length);
         return r;
 }
 
@@ -200,12 +207,12 @@ static const struct vd_stage stages[] = {
         { "publish", true, vd_copy_publish },
 };
 
-static unsigned choose_threads(const struct copy_job *job)
+unsigned vd_copy_threads(const struct vd_copy_options *options)
 {
         long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
-        if (job->options->threads)
-                return job->options->threads;
+        if (options->threads)
+                return options->threads;
         return processors < 1 ? 1 : processors > THREADS_MAX ? THREADS_MAX : (unsigned)processors;
 }
 
@@ -250,13 +257,29 @@ static int set_up_target(struct copy_job *job, struct copy_target *t, struct vd_
         return t->writer ? 0 : vd_fail(err, -ENOMEM, "%s", image->path);
 }
 
-static int set_up(struct copy_job *job, struct vd_image *const *targets, struct vd_error *err)
+/* Does the data of the source have to be looked at?  A layout is made without, where lengths do not depend on it. */
+static bool needs_data(const struct copy_job *job)
+{
+        const struct vd_layout *layout = job->options->layout;
+
+        if (!layout)
+                return true;
+        return !vd_layout_pretends(layout) && (job->targets->packs || job->targets->keeps_packed || job->needs_digest);
+}
+
+int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t target_count, struct vd_error *err)
 {
         const struct vd_copy_options *o = job->options;
-        bool packing = job->may_be_packed;
+        bool packing;
 
         if (o->compress && o->expand)
                 return vd_fail(err, VD_EUSAGE, "to compress and to store uncompressed exclude each other");
+        job->targets = calloc(target_count, sizeof(*job->targets));
+        if (!job->targets)
+                return vd_fail(err, -ENOMEM, "starting the copy");
+        job->target_count = target_count;
+        pthread_mutex_init(&job->salvage_lock, NULL);
+        packing = job->may_be_packed = vd_image_may_be_packed(job->source);
         job->unit = 1;
         job->dense = !o->sparse_bytes;
         job->lacks_parent = vd_image_lacks_parent(job->source);
@@ -269,7 +292,13 @@ static int set_up(struct copy_job *job, struct vd_image *const *targets, struct 
                         return r;
                 packing = packing || job->targets[i].packs;
         }
+        if (o->layout && vd_layout_purpose(o->layout) != VD_LAYOUT_STREAM)
+                job->needs_digest = false;
+        job->reads = needs_data(job);
+        job->finds_zeros = !job->dense && (!o->layout || (job->reads && job->targets->packs));
         job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, job->may_be_packed ? job->source->unit : 0);
+        if (!job->reads)
+                job->chunk_bytes = vd_max(job->chunk_bytes, LAYOUT_CHUNK);
         job->chunk_bytes = vd_round_up(job->chunk_bytes, job->unit);
         for (size_t i = 0; i < job->target_count; i++) {
                 struct copy_target *t = &job->targets[i];
@@ -281,7 +310,19 @@ static int set_up(struct copy_job *job, struct vd_image *const *targets, struct 
         return 0;
 }
 
-static struct chunk *new_chunk(const struct copy_job *job)
+void vd_copy_tear_down(struct copy_job *job)
+{
+        for (size_t i = 0; i < job->target_count; i++) {
+                vd_writer_free(job->targets[i].writer);
+                free(job->targets[i].holes);
+        }
+        if (job->targets)
+                pthread_mutex_destroy(&job->salvage_lock);
+        free(job->targets);
+        job->targets = NULL;
+}
+
+struct chunk *vd_copy_new_chunk(const struct copy_job *job)
 {
         struct chunk *c = calloc(1, sizeof(*c));
 
@@ -292,7 +333,7 @@ static struct chunk *new_chunk(const struct copy_job *job)
         return c;
 }
 
-static void free_chunk(const struct copy_job *job, struct chunk *c)
+void vd_copy_free_chunk(const struct copy_job *job, struct chunk *c)
 {
         if (!c)
                 return;
@@ -332,7 +373,7 @@ static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct
         for (unsigned i = 0; i < threads && job->codecs && !r; i++)
                 r = (job->codecs[i] = vd_codec_context_new()) ? 0 : -ENOMEM;
         for (size_t i = 0; i < slot_count && slots && !r; i++)
-                r = (slots[i] = new_chunk(job)) ? 0 : -ENOMEM;
+                r = (slots[i] = vd_copy_new_chunk(job)) ? 0 : -ENOMEM;
         if (r || !slots || !job->codecs)
                 r = vd_fail(err, -ENOMEM, "starting the copy");
         if (!r)
@@ -340,7 +381,7 @@ static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct
         if (!r)
                 r = finish_targets(job, err);
         for (size_t i = 0; i < slot_count && slots; i++)
-                free_chunk(job, slots[i]);
+                vd_copy_free_chunk(job, slots[i]);
         for (unsigned i = 0; i < threads && job->codecs; i++)
                 vd_codec_context_free(job->codecs[i]);
         free(job->codecs);
@@ -351,26 +392,14 @@ static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct
 int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
             const struct vd_copy_options *options, struct vd_copy_stats *stats, struct vd_error *err)
 {
-        struct copy_job job = {
-                .source = source, .target_count = target_count, .options = options,
-                .may_be_packed = vd_image_may_be_packed(source),
-                .salvage_lock = PTHREAD_MUTEX_INITIALIZER,
-        };
-        unsigned threads = choose_threads(&job);
+        struct copy_job job = { .source = source, .options = options };
+        int r = vd_copy_set_up(&job, targets, target_count, err);
+        unsigned threads = job.reads ? vd_copy_threads(options) : 1;
         size_t slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
-        int r;
 
-        job.targets = calloc(target_count, sizeof(*job.targets));
-        if (!job.targets)
-                return vd_fail(err, -ENOMEM, "starting the copy");
-        r = set_up(&job, targets, err);
         if (!r)
                 r = run(&job, threads, slot_count, err);
-        for (size_t i = 0; i < target_count; i++) {
-                vd_writer_free(job.targets[i].writer);
-                free(job.targets[i].holes);
-        }
-        free(job.targets);
+        vd_copy_tear_down(&job);
         job.stats.threads = threads;
         job.stats.memory_bytes = slot_count * job.buffer_bytes;
         job.stats.packed_units -= vd_min(job.stats.verbatim_units, job.stats.packed_units);

@@ -12,6 +12,8 @@
 
 #include "image.h"
 
+struct vd_layout;
+
 struct vd_copy_options {
         unsigned threads;               /* 0: as many as processors; 1: everything inline */
         uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
@@ -19,6 +21,7 @@ struct vd_copy_options {
         bool expand;                    /* store packed units of the source unpacked */
         bool target_is_zero;            /* an old target is known to read as zeros */
         uint64_t rate;                  /* bytes per second at most; 0: no limit */
+        struct vd_layout *layout;       /* NULL; else nothing is written, only noted there: see layout.h */
         const struct vd_image *skip;    /* what the source gets from this image (a parent of it) is left out */
         /* Salvage: called (never twice at once) for each guest range that cannot be read, with the reason; zeros are
          * written there.  NULL: the first such range is an error. */

@@ -66,7 +66,7 @@ static int split(const struct copy_job *job, struct chunk *c, const struct copy_
         int r = 0;
 
         end = vd_min(end, t->image->size);      /* a smaller target: what follows are zeros past the source's end */
-        if (job->dense)
+        if (!job->finds_zeros)
                 return start < end ? add_data(c, t, p, start, end, pack, codec, err) : 0;
         for (uint64_t at = start; at < end && !r; ) {
                 uint64_t stop = vd_min(vd_round_down(at, t->granule) + t->granule, end);
@@ -162,11 +162,16 @@ static int move_units(struct chunk *c, const struct copy_target *t, struct porti
         return r;
 }
 
+/* Has somebody to see the bytes of this extent?  A layout needs those whose packed length decides. */
 static bool is_needed(const struct copy_job *job, const struct chunk *c, size_t extent)
 {
-        for (size_t i = 0; i < job->target_count; i++)
-                if (!c->portions[i].moved[extent])
+        for (size_t i = 0; i < job->target_count; i++) {
+                const struct copy_target *t = &job->targets[i];
+
+                if (!c->portions[i].moved[extent] && (!job->options->layout || t->packs || job->needs_digest ||
+                                                      is_portable(t, &c->extents[extent])))
                         return true;
+        }
         return false;
 }
 
@@ -197,6 +202,29 @@ static int salvage(struct copy_job *job, const struct vd_extent *whole, char *to
                 at += ext.length;
         }
         return 0;
+}
+
+int vd_copy_read(struct copy_job *job, const struct vd_extent *ext, char *to, struct vd_codec_context *codec,
+                 struct vd_error *err)
+{
+        int r = vd_extent_read(ext, to, codec, err);
+
+        return r && r != -ENOMEM && job->options->unreadable ? salvage(job, ext, to, codec, err) : r;
+}
+
+/* A layout for which nothing is read: data is data, and as long as it can get where it has to be packed. */
+static int pretend_pieces(const struct copy_job *job, const struct chunk *c, struct portion *p, struct vd_error *err)
+{
+        const struct copy_target *t = job->targets;
+        uint64_t end = vd_min(c->start + c->length, t->image->size), unit = t->image->pack.unit;
+        int r = 0;
+
+        if (!t->image->pack.always)
+                return add_piece(p, c->start, end - c->start, c->all_zero ? VD_ZERO : VD_DATA, NULL, 0, err);
+        for (uint64_t at = c->start; at < end && !r; at += unit)
+                r = add_piece(p, at, vd_min(unit, end - at), c->all_zero ? VD_ZERO : VD_PACKED, NULL,
+                              t->image->pack.max_packed, err);
+        return r;
 }
 
 /* What is to be written into one target, in guest order. */
@@ -235,6 +263,8 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
         struct chunk *c = slot;
         int r = 0;
 
+        if (!job->reads)
+                return pretend_pieces(job, c, c->portions, err);
         for (size_t i = 0; i < job->target_count && !r; i++) {
                 struct portion *p = &c->portions[i];
                 uint64_t size = job->targets[i].image->size;
@@ -250,11 +280,8 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
                 const struct vd_extent *ext = &c->extents[i];
                 char *to = c->buffer + (ext->start - c->start);
 
-                if (!is_needed(job, c, i))
-                        continue;
-                r = vd_extent_read(ext, to, codec, err);
-                if (r && r != -ENOMEM && job->options->unreadable)
-                        r = salvage(job, ext, to, codec, err);
+                if (is_needed(job, c, i))
+                        r = vd_copy_read(job, ext, to, codec, err);
         }
         for (size_t i = 0; i < job->target_count && !r; i++)
                 r = make_pieces(job, c, &job->targets[i], &c->portions[i], codec, err);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "copy.h"
+#include "layout.h"
 #include "write.h"
 
 /* A run inside a chunk that is written in one way. */
@@ -80,6 +81,8 @@ struct copy_job {
         bool may_be_packed;             /* the source may have packed units */
         bool lacks_parent;              /* unallocated in the source does not mean zeros */
         bool needs_digest;
+        bool reads;                     /* chunks have buffers: all but some layouts */
+        bool finds_zeros;               /* zeros among the data become holes */
         unsigned skip_depth;            /* parents of the source from this depth on are left out; UINT_MAX: none */
 
         /* Ordered stages only. */
@@ -99,6 +102,18 @@ int vd_copy_fetch(void *job, void *chunk, unsigned worker, struct vd_error *);
 int vd_copy_place(void *job, void *chunk, unsigned worker, struct vd_error *);
 int vd_copy_store(void *job, void *chunk, unsigned worker, struct vd_error *);
 int vd_copy_publish(void *job, void *chunk, unsigned worker, struct vd_error *);
+
+/* From source, options and the targets to everything that is fixed before the run. */
+int vd_copy_set_up(struct copy_job *, struct vd_image *const *targets, size_t target_count, struct vd_error *);
+void vd_copy_tear_down(struct copy_job *);
+struct chunk *vd_copy_new_chunk(const struct copy_job *);       /* NULL when memory is short */
+void vd_copy_free_chunk(const struct copy_job *, struct chunk *);
+
+/* The bytes of an extent, as vd_extent_read(); when salvaging, zeros for those that cannot be read. */
+int vd_copy_read(struct copy_job *, const struct vd_extent *, char *to, struct vd_codec_context *, struct vd_error *);
+/* So many bytes more are through: waits until that is within the rate. */
+void vd_copy_keep_rate(struct copy_job *, uint64_t bytes);
+unsigned vd_copy_threads(const struct vd_copy_options *);
 
 /* array: address of a pointer to items.  Makes room for one item more.  -ENOMEM or 0. */
 int vd_copy_grow(void *array, size_t count, size_t *room, size_t item_bytes, struct vd_error *);

@@ -176,7 +176,7 @@ int vd_copy_plan(void *context, void *slot, unsigned worker, struct vd_error *er
                 if (stop < disk)
                         stop = vd_round_down(stop, job->unit);
                 if (!is_hole(&ext) || stop <= c->start || (job->dense && ext.kind == VD_ZERO)) {
-                        if (!c->buffer && !(c->buffer = malloc(job->chunk_bytes)))
+                        if (job->reads && !c->buffer && !(c->buffer = malloc(job->chunk_bytes)))
                                 return vd_fail(err, -ENOMEM, "a buffer of %" PRIu64 " bytes", job->chunk_bytes);
                         return cut_data(job, c, err);
                 }

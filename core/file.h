@@ -51,6 +51,13 @@ size_t vd_file_overlay_count(const struct vd_file *);
 void vd_file_overlay_piece(const struct vd_file *, size_t i, uint64_t *position, uint64_t *length, const void **bytes);
 void vd_file_overlay_forget(struct vd_file *);          /* reads as base again */
 
+/* A file that is only planned: what is written is kept (in memory, in a temporary file when it is much), so that it can
+ * be read back; what _grow() says stands there, up to end, only counts for the length and reads as zeros.  Writing is for
+ * one thread; reading is then for many. */
+int vd_file_record(struct vd_file **, const char *name, struct vd_error *);
+void vd_file_record_grow(struct vd_file *, uint64_t end);
+bool vd_file_record_allocated(const struct vd_file *);          /* was space asked for with vd_file_allocate()? */
+
 struct vd_file *vd_file_ref(struct vd_file *);
 /* Drops a reference, NULL allowed.  For a written file call vd_file_finish() first. */
 void vd_file_unref(struct vd_file *);

@@ -46,6 +46,8 @@ struct vd_output {
         unsigned flags;
         struct vd_target directory;     /* the files lie in a new directory, which goes there */
         char *directory_temporary;      /* its name until then; NULL: it has its own, or there is none */
+        /* Files without names come from here; NULL: they have names. */
+        int (*make)(struct vd_file **, const char *name, struct vd_error *);
 };
 
 /* ---- temporary names ---- */
@@ -161,6 +163,15 @@ static int show_directory(const struct vd_output *output, struct vd_target *targ
         return 0;
 }
 
+static int create_unnamed(struct vd_output *output, struct output_file *f, const char *path, struct vd_error *err)
+{
+        f->target.path = strdup(path);
+        f->target.name = strdup(path);
+        if (!f->target.path || !f->target.name)
+                return vd_fail(err, -ENOMEM, "%s", path);
+        return output->make(&f->file, path, err);
+}
+
 static int create_file(struct vd_output *output, struct output_file *f, int base, const char *path,
                        struct vd_error *err)
 {
@@ -221,7 +232,7 @@ static int add_file(struct vd_output *output, int base, const char *path, struct
         if (!files)
                 return vd_fail(err, -ENOMEM, "%s", path);
         output->files = files;
-        if (create_file(output, &f, base, path, err) < 0) {
+        if ((output->make ? create_unnamed(output, &f, path, err) : create_file(output, &f, base, path, err)) < 0) {
                 free_file(&f);
                 return err->code;
         }
@@ -250,6 +261,23 @@ int vd_output_new(struct vd_output **out, const char *path, unsigned flags, stru
         return 0;
 }
 
+int vd_output_new_unnamed(struct vd_output **out, const char *path,
+                          int (*make)(struct vd_file **, const char *name, struct vd_error *), struct vd_error *err)
+{
+        struct vd_output *output = calloc(1, sizeof(*output));
+        struct vd_file *file;
+
+        if (!output)
+                return vd_fail(err, -ENOMEM, "%s", path);
+        output->make = make;
+        if (add_file(output, AT_FDCWD, path, &file, err) < 0) {
+                vd_output_free(output);
+                return err->code;
+        }
+        *out = output;
+        return 0;
+}
+
 struct vd_file *vd_output_file(const struct vd_output *output)
 {
         return output->files[0].file;
@@ -258,6 +286,16 @@ struct vd_file *vd_output_file(const struct vd_output *output)
 const char *vd_output_path(const struct vd_output *output)
 {
         return output->files[0].target.path;
+}
+
+size_t vd_output_count(const struct vd_output *output)
+{
+        return output->count;
+}
+
+struct vd_file *vd_output_file_at(const struct vd_output *output, size_t i)
+{
+        return output->files[i].file;
 }
 
 int vd_output_add(struct vd_output *output, const char *name, struct vd_file **file, struct vd_error *err)

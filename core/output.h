@@ -24,9 +24,18 @@ enum {
  * file that another process uses (VD_ELOCKED). */
 int vd_output_new(struct vd_output **, const char *path, unsigned flags, struct vd_error *);
 
+/* Files that will have no names: make() supplies each of them, empty and writable.  path is only what the image takes
+ * itself to be called.  Not to be committed. */
+int vd_output_new_unnamed(struct vd_output **, const char *path,
+                          int (*make)(struct vd_file **, const char *name, struct vd_error *), struct vd_error *);
+
 /* The main file, empty and writable; borrowed. */
 struct vd_file *vd_output_file(const struct vd_output *);
 const char *vd_output_path(const struct vd_output *);
+
+/* All files; number 0 is the main one. */
+size_t vd_output_count(const struct vd_output *);
+struct vd_file *vd_output_file_at(const struct vd_output *, size_t i);
 
 /* One more file: name is relative to the main file's directory (or absolute).  *file is borrowed. */
 int vd_output_add(struct vd_output *, const char *name, struct vd_file **file, struct vd_error *);
