@@ -165,6 +165,7 @@ int vd_check_image(struct vd_image *image, const struct vd_check_options *option
         if (!format->walk && !options->data)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images have no structure to check, only data (--data)",
                                image->path, format->name);
+        check->options = options;
         if (format->walk)
                 r = format->walk(image, check, err);
         if (r == 0 && format->check)

@@ -5,16 +5,17 @@
 
 #include "image.h"
 
-struct vd_check {
-        struct vd_findings findings;
-        struct vd_spacemap *space;      /* filled by walk() through vd_check_region() */
-};
-
 struct vd_check_options {
         bool data;                      /* also read and unpack every unit */
         void (*progress)(void *context, uint64_t done, uint64_t total);
         void *context;
         const volatile int *stop;       /* non-zero: give up with VD_ESTOPPED */
+};
+
+struct vd_check {
+        struct vd_findings findings;
+        struct vd_spacemap *space;      /* filled by walk() through vd_check_region() */
+        const struct vd_check_options *options;         /* for check(): checksums of guest data only with ->data */
 };
 
 /* For walk(): takes the map with this granule, over the first `limit` bytes.  Called once, first. */

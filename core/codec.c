@@ -13,6 +13,8 @@ static const struct vd_codec_methods *const codecs[VD_CODEC_COUNT] = {
         [VD_CODEC_ZSTD] = &vd_codec_zstd,
         [VD_CODEC_BZIP2] = &vd_codec_bzip2,
         [VD_CODEC_XZ] = &vd_codec_xz,
+        [VD_CODEC_ADC] = &vd_codec_adc,
+        [VD_CODEC_LZFSE] = &vd_codec_lzfse,
 };
 
 struct vd_codec_context {
@@ -49,6 +51,8 @@ static const struct vd_codec_methods *use(struct vd_codec_context *context, enum
                 vd_fail(err, VD_EUNSUPPORTED, "no compression method has number %d", (int)codec);
                 return NULL;
         }
+        if (!methods->new_state)
+                return methods;
         if (!context->states[codec])
                 context->states[codec] = methods->new_state();
         if (!context->states[codec]) {

@@ -18,6 +18,8 @@ enum vd_codec {
         VD_CODEC_ZSTD,                  /* one or more zstd frames (RFC 8878) */
         VD_CODEC_BZIP2,
         VD_CODEC_XZ,                    /* an .xz stream, as LZMA chunks of UDIF have */
+        VD_CODEC_ADC,                   /* Apple Data Compression; ends when the unit is full */
+        VD_CODEC_LZFSE,                 /* an LZFSE stream up to its end mark, LZVN blocks included */
         VD_CODEC_COUNT
 };
 
