@@ -77,12 +77,17 @@ static void warn_in_use(const struct vd_session *session, const struct vd_image 
                 vd_session_warn(session, "%s; what is read may be changing", found.text);
 }
 
+void vd_session_warn_image(const struct vd_session *session, const struct vd_image *image)
+{
+        for (size_t i = 0; i < image->warning_count; i++)
+                vd_session_warn(session, "%s: %s", image->path, image->warnings[i]);
+}
+
 int vd_source_open(struct vd_session *session, struct vd_source *source, const char *path, struct vd_open how,
                    struct vd_image **out, struct vd_error *err)
 {
         const struct vd_image *image;
         int ret;
-        size_t i;
 
         if (!how.format)
                 how.format = source->format;
@@ -102,8 +107,7 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
         for (image = *out; image; image = image->parent) {
                 if (how.lock == VD_LOCK_SHARE)
                         warn_in_use(session, image);
-                for (i = 0; i < image->warning_count; i++)
-                        vd_session_warn(session, "%s: %s", image->path, image->warnings[i]);
+                vd_session_warn_image(session, image);
         }
         return 0;
 }

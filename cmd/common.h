@@ -58,6 +58,8 @@ const struct vd_policy *vd_source_policy(struct vd_source *);
 /* "vdtool: warning: ..." and "vdtool: note: ..." on stderr, unless quiet. */
 void vd_session_warn(const struct vd_session *, const char *format, ...) VD_PRINTF(2, 3);
 void vd_session_note(const struct vd_session *, const char *format, ...) VD_PRINTF(2, 3);
+/* What its driver said about the image; its parents' warnings are not among it. */
+void vd_session_warn_image(const struct vd_session *, const struct vd_image *);
 
 /* Progress of the run: style is the option's word, NULL when it was not given; SIGUSR1 works either way. */
 void vd_session_start_progress(struct vd_session *, const char *style);

@@ -310,7 +310,11 @@ static int create_target(struct conversion *c, struct target *t, struct vd_error
         uint64_t size;
         int ret = choose_size(c, t, &size, err);
 
-        return ret ? ret : vd_new_image_create(&t->new, t->path, size, c->source, err);
+        if (!ret)
+                ret = vd_new_image_create(&t->new, t->path, size, c->source, err);
+        if (!ret)
+                vd_session_warn_image(c->session, t->new.image);
+        return ret;
 }
 
 static int stream(struct conversion *c, const struct vd_image *skip, struct vd_copy_stats *stats,

@@ -91,6 +91,7 @@ static int create(struct create_args *args, const struct vd_texts *operands, str
                 ret = vd_new_image_create(new, path, size, NULL, err);
         if (ret)
                 return ret;
+        vd_session_warn_image(session, new->image);
         final_size = new->image->size;
         ret = vd_session_check_stop(session, err);
         if (!ret)
