@@ -280,7 +280,7 @@ static int check_once(const struct prl *prl, const struct vd_file *file, struct 
         for (size_t i = 0; i < prl->count; i++)
                 for (size_t k = 0; k < prl->storages[i].count; k++)
                         if (prl->storages[i].layers[k].file && vd_file_is(prl->storages[i].layers[k].file, &st))
-                                return vd_fail(err, VD_ECORRUPT, "descriptor: %s is named twice", vd_file_name(file));
+                                return vd_fail(err, VD_ECORRUPT, "is named twice in the descriptor");
         return 0;
 }
 
@@ -314,6 +314,17 @@ static int open_layer(struct vd_image *img, const struct bundle_storage *from, c
         return r;
 }
 
+/* A snapshot has at most all others as ancestors. */
+static int check_ancestors(const struct prl_bundle *bundle, const uint8_t top[16], struct vd_error *err)
+{
+        const struct bundle_shot *shot = find_shot(bundle, top);
+
+        for (size_t i = 0; shot; i++, shot = find_shot(bundle, shot->parent))
+                if (i == bundle->shot_count)
+                        return vd_fail(err, VD_ECORRUPT, "descriptor: snapshot %s is its own ancestor", shot->text);
+        return 0;
+}
+
 /* The files of one piece, from a snapshot down to the one that has no parent. */
 static int open_chain(struct vd_image *img, const struct bundle_storage *from, const uint8_t top[16],
                       struct prl_storage *storage, size_t *files, struct vd_error *err)
@@ -337,8 +348,6 @@ static int open_chain(struct vd_image *img, const struct bundle_storage *from, c
                 if (!image)
                         return vd_fail(err, VD_ECORRUPT, "descriptor: the storage at byte %" PRIu64
                                        " has no image of snapshot %s", from->start, text);
-                if (storage->count > bundle->shot_count)
-                        return vd_fail(err, VD_ECORRUPT, "descriptor: snapshot %s is its own ancestor", text);
                 if (++*files > PRL_FILES_MOST)
                         return vd_fail(err, VD_EUNSUPPORTED, "descriptor: more than %d files", PRL_FILES_MOST);
                 r = open_layer(img, from, image, storage, err);
@@ -379,8 +388,10 @@ static int open_state(struct vd_image *img, const uint8_t top[16], struct vd_err
         struct prl *prl = img->state;
         const struct prl_bundle *bundle = prl->bundle;
         size_t files = 0;
-        int r = 0;
+        int r = check_ancestors(bundle, top, err);
 
+        if (r)
+                return r;
         prl_close_storages(prl);
         prl->storages = calloc(bundle->storage_count, sizeof(*prl->storages));
         if (!prl->storages)

@@ -410,8 +410,13 @@ static int qcow_check(struct vd_image *img, struct vd_check *check, struct vd_er
 {
         const struct qcow *qcow = img->state;
 
+        uint64_t table_room = vd_round_up(qcow->l1_end - qcow->l1_offset, QCOW_SECTOR);
+
         (void)err;
-        vd_twolevel_leaks(check, QCOW_SECTOR, qcow->cluster_bytes, vd_file_size(img->file), "qcow-leak");
+        /* QEMU takes whole sectors for the L1 table, from where it begins on. */
+        vd_twolevel_leaks(check, QCOW_SECTOR, qcow->cluster_bytes,
+                          vd_round_up(qcow->l1_offset + table_room, qcow->cluster_bytes), vd_file_size(img->file),
+                          "qcow-leak");
         if (qcow->stored_bytes != img->size)
                 vd_find(&check->findings, VD_WARNING, "qcow-size", offsetof(struct qcow_header_disk, disk_bytes), 8,
                         VD_NOWHERE, 0, true, "the disk size of %" PRIu64 " bytes is no multiple of %d",

@@ -322,7 +322,7 @@ static int qed_check(struct vd_image *img, struct vd_check *check, struct vd_err
         const struct qed *qed = img->state;
 
         (void)err;
-        vd_twolevel_leaks(check, qed->cluster_bytes, qed->cluster_bytes, vd_file_size(img->file), "qed-leak");
+        vd_twolevel_leaks(check, qed->cluster_bytes, qed->cluster_bytes, 0, vd_file_size(img->file), "qed-leak");
         if (qed->features & QED_NEED_CHECK)
                 vd_find(&check->findings, VD_WARNING, "qed-need-check", offsetof(struct qed_header_disk, features), 8,
                         VD_NOWHERE, 0, true, "the image was not closed by its last writer");

@@ -77,7 +77,9 @@ int vd_twolevel_walk(const struct vd_twolevel *, const struct vd_twolevel_visit 
  * map; the first level is for the caller.  Entries that break the format become findings.  Adds to the unit counts. */
 int vd_twolevel_regions(const struct vd_twolevel *, uint64_t disk_bytes, struct vd_check *, const char *finding,
                         struct vd_error *);
-/* What no region covers, once the space map is filled, as leaks.  Runs shorter than a cluster are alignment. */
-void vd_twolevel_leaks(struct vd_check *, uint64_t granule, uint64_t cluster, uint64_t file_size, const char *finding);
+/* What no region covers from position `from` on, once the space map is filled, as leaks.  Runs shorter than a cluster
+ * are alignment. */
+void vd_twolevel_leaks(struct vd_check *, uint64_t granule, uint64_t cluster, uint64_t from, uint64_t file_size,
+                       const char *finding);
 
 #endif

@@ -98,15 +98,16 @@ int vd_twolevel_regions(const struct vd_twolevel *map, uint64_t disk_bytes, stru
         return vd_twolevel_walk(map, &visit, err);
 }
 
-void vd_twolevel_leaks(struct vd_check *check, uint64_t granule, uint64_t cluster, uint64_t file_size, const char *finding)
+void vd_twolevel_leaks(struct vd_check *check, uint64_t granule, uint64_t cluster, uint64_t from, uint64_t file_size,
+                       const char *finding)
 {
         uint64_t index = 0, length, count;
         enum vd_class class;
 
         while (vd_spacemap_next(check->space, &index, &length, &count, &class)) {
-                uint64_t start = index * granule, end = vd_min(start + length * granule, file_size);
+                uint64_t start = vd_max(index * granule, from), end = vd_min((index + length) * granule, file_size);
 
-                if (!count && end - start >= cluster)
+                if (!count && end > start && end - start >= cluster)
                         vd_find(&check->findings, VD_LEAK, finding, start, end - start, VD_NOWHERE, 0, end == file_size,
                                 "%" PRIu64 " bytes belong to nothing", end - start);
                 index += length;
