@@ -10,6 +10,7 @@
  */
 #include "vmdk.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -376,6 +377,23 @@ static int open_hosted_file(struct vd_image *img, struct vmdk *v, struct vd_erro
         return r;
 }
 
+/* VMware keeps a disk locked by files in a directory beside it. */
+static void warn_locked(struct vd_image *img)
+{
+        VD_AUTOFREE char *path = vd_asprintf("%s.lck", img->path);
+        DIR *directory = path ? opendir(path) : NULL;
+        const struct dirent *entry = NULL;
+        char shown[512];
+
+        while (directory && (entry = readdir(directory)) && *entry->d_name == '.')
+                ;
+        if (entry)
+                vd_image_warn(img, "%s is not empty: VMware may be using the disk",
+                              vd_printable(shown, sizeof(shown), path, strlen(path)));
+        if (directory)
+                closedir(directory);
+}
+
 static int vmdk_open(struct vd_image *img, struct vd_error *err)
 {
         struct vmdk *v = calloc(1, sizeof(*v));
@@ -403,6 +421,7 @@ static int vmdk_open(struct vd_image *img, struct vd_error *err)
                 return r;
         }
         img->state = v;
+        warn_locked(img);
         return 0;
 }
 

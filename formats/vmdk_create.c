@@ -21,6 +21,7 @@
 #include "util/cleanup.h"
 #include "util/text.h"
 
+enum { NUMBER_ROOM = 11 };
 #define SPLIT_BYTES (UINT64_C(2047) << 20)
 #define DISK_LIMIT (UINT64_C(64) << 40)         /* what any VMware product takes */
 
@@ -28,7 +29,8 @@ struct vmdk_new {
         const char *subformat;
         bool sparse, split, stream;
         int level;                              /* of compression */
-        const char *adapter, *hwversion, *toolsversion;
+        const char *adapter;
+        char hwversion[NUMBER_ROOM], toolsversion[NUMBER_ROOM];
         char *base;                             /* file name without directory and extension */
         char *hint;                             /* name of the parent; NULL: none */
         uint32_t parent_cid;
@@ -93,24 +95,45 @@ static int check_text(const char *text, const char *what, struct vd_error *err)
                        vd_printable(shown, sizeof(shown), text, strlen(text)));
 }
 
-static int check_number(const char *text, const char *what, struct vd_error *err)
+static bool is_number(const char *text)
 {
-        if (*text && strspn(text, "0123456789") == strlen(text) && strlen(text) <= 10)
-                return 0;
-        return vd_fail(err, VD_EUSAGE, "%s '%s' is not a number of at most 10 digits", what, text);
+        return text && *text && strspn(text, "0123456789") == strlen(text) && strlen(text) < NUMBER_ROOM;
 }
 
-static int take_options(struct vmdk_new *n, const struct vmdk_params *p, struct vd_error *err)
+/* The option, or what the VMDK says that is to be copied, or the usual. */
+static int take_number(char number[NUMBER_ROOM], const char *option, const char *what, const char *copied,
+                       const char *usual, struct vd_error *err)
 {
+        if (option && !is_number(option))
+                return vd_fail(err, VD_EUSAGE, "%s '%s' is not a number of at most %d digits", what, option,
+                               NUMBER_ROOM - 1);
+        strcpy(number, option ? option : is_number(copied) ? copied : usual);
+        return 0;
+}
+
+static const char *known_adapter(const char *name)
+{
+        for (size_t i = 0; name && adapters[i]; i++)
+                if (!strcasecmp(name, adapters[i]))
+                        return adapters[i];
+        return NULL;
+}
+
+static int take_options(struct vmdk_new *n, const struct vmdk_params *p, const struct vd_image *like,
+                        struct vd_error *err)
+{
+        static const struct vmdk_descriptor none;
+        const struct vmdk_descriptor *copied = like && like->format == &vd_format_vmdk
+                                               ? &((const struct vmdk *)like->state)->descriptor : &none;
         int r = 0;
 
         n->subformat = p->subformat ? p->subformat : vmdk_subformats[0];
         n->stream = !strcmp(n->subformat, "streamOptimized");
         n->sparse = n->stream || strstr(n->subformat, "Sparse");
         n->split = !strncmp(n->subformat, "twoGb", 5);
-        n->adapter = p->adapter ? p->adapter : n->stream ? "lsilogic" : "ide";
-        n->hwversion = p->hwversion ? p->hwversion : p->compat6 ? "6" : "4";
-        n->toolsversion = p->toolsversion ? p->toolsversion : "2147483647";
+        n->adapter = p->adapter ? p->adapter : known_adapter(vmdk_descriptor_value(copied, "ddb.adapterType"));
+        if (!n->adapter)
+                n->adapter = n->stream ? "lsilogic" : "ide";
         if (p->hwversion && p->compat6)
                 r = vd_fail(err, VD_EUSAGE, "compat6 means hwversion=6, found hwversion=%s as well", p->hwversion);
         if (!r && p->zeroed_grain && (!n->sparse || n->stream))
@@ -121,8 +144,10 @@ static int take_options(struct vmdk_new *n, const struct vmdk_params *p, struct 
                             " for %s", p->compression_level, n->subformat);
         n->level = (int)p->compression_level;
         if (!r)
-                r = check_number(n->hwversion, "hwversion", err);
-        return r ? r : check_number(n->toolsversion, "toolsversion", err);
+                r = take_number(n->hwversion, p->compat6 ? "6" : p->hwversion, "hwversion",
+                                vmdk_descriptor_value(copied, "ddb.virtualHWVersion"), "4", err);
+        return r ? r : take_number(n->toolsversion, p->toolsversion, "toolsversion",
+                                   vmdk_descriptor_value(copied, "ddb.toolsVersion"), "2147483647", err);
 }
 
 static int take_parent(struct vd_image *img, struct vmdk_new *n, const struct vd_create *create, struct vd_error *err)
@@ -420,7 +445,7 @@ int vmdk_create(struct vd_image *img, const struct vd_create *create, struct vd_
         }
         img->state = v;
         v->embedded = true;
-        r = take_options(v->fresh, params, err);
+        r = take_options(v->fresh, params, create->like, err);
         if (!r && (!create->size || create->size > DISK_LIMIT))
                 r = vd_fail(err, VD_EUNSUPPORTED, "a disk of %" PRIu64 " bytes: a VMDK has 1 sector to 64 TiB",
                             create->size);

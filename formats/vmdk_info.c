@@ -3,7 +3,7 @@
 #include "vmdk.h"
 
 #include <inttypes.h>
-#include <strings.h>
+#include <string.h>
 
 struct known_key { const char *name, *key, *label; };
 
@@ -46,10 +46,23 @@ static void describe_sparse(struct vd_report *r, const struct vmdk_sparse *s)
         vd_report_flag(r, "unclean-shutdown", "unclean shutdown", s->unclean);
 }
 
+/* Where the file is, as QEMU says it. */
+static void describe_file(struct vd_report *r, const struct vd_image *img, const char *name)
+{
+        const char *slash = strrchr(img->path, '/');
+
+        if (!name)
+                vd_report_text(r, "filename", "file", img->path);
+        else if (!slash || *name == '/')
+                vd_report_text(r, "filename", "file", name);
+        else
+                vd_report_textf(r, "filename", "file", "%.*s/%s", (int)(slash - img->path), img->path, name);
+}
+
 static void describe_extent(struct vd_report *r, const struct vd_image *img, const struct vmdk_extent *e)
 {
         if (e->name || e->type != VMDK_ZERO)
-                vd_report_text(r, "filename", "file", e->name ? e->name : img->path);
+                describe_file(r, img, e->name);
         vd_report_text(r, "format", "type", vmdk_type_name(e->type));
         vd_report_text(r, "access", "access", vmdk_access_name(e->access));
         vd_report_bytes(r, "virtual-size", "size", e->length);

@@ -117,6 +117,16 @@ foreign_readers() {
         qemu-img check -q zeroed.vmdk
 }
 
+@test "a copy keeps adapter, hardware and tools versions of its source" {
+        vdtool create -q -f vmdk -o adapter_type=buslogic,hwversion=14,toolsversion=11360 disk.vmdk 1M
+        vdtool convert -q --type streamOptimized disk.vmdk stream.vmdk
+        same "$(vdtool info --field format-specific.data.adapter-type stream.vmdk)" buslogic
+        same "$(vdtool info --field format-specific.data.hw-version stream.vmdk)" 14
+        same "$(vdtool info --field format-specific.data.tools-version stream.vmdk)" 11360
+        vdtool convert -q -o hwversion=7 disk.vmdk seven.vmdk
+        same "$(vdtool info --field format-specific.data.hw-version seven.vmdk)" 7
+}
+
 @test "create options that contradict each other or ask for the impossible" {
         fails_with compat6 vdtool create -f vmdk -o compat6,hwversion=7 x.vmdk 1M
         fails_with zeroed_grain vdtool create -f vmdk -o subformat=monolithicFlat,zeroed_grain=on x.vmdk 1M
@@ -295,6 +305,17 @@ foreign_readers() {
         grep -q 'may be disk.vmdk' <<<"$stderr"
         same "$(sha256 out.raw)" "$(sha256 disk.raw)"
         fails_with disk.vmdk vdtool convert -q -n disk.raw disk-s001.vmdk
+}
+
+@test "a disk that VMware may be using is read with a warning" {
+        vdtool create -q -f vmdk disk.vmdk 1M
+        mkdir disk.vmdk.lck
+        succeeds vdtool info disk.vmdk
+        # shellcheck disable=SC2154
+        same "$stderr" ''
+        : >disk.vmdk.lck/M12345.lck
+        succeeds vdtool info disk.vmdk
+        grep -q VMware <<<"$stderr"
 }
 
 @test "devices and objects of a host are recognised and refused by name" {
