@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cmd/command.h"
@@ -35,6 +36,17 @@ static int fill_descriptors(void)
                     open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
                         return -1;
         return 0;
+}
+
+/* A VMDK of 2 TiB may be cut into a thousand files, which is as many as one may usually have open. */
+static void allow_many_files(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+                limit.rlim_cur = limit.rlim_max;
+                setrlimit(RLIMIT_NOFILE, &limit);
+        }
 }
 
 static void on_stop(int number)
@@ -235,6 +247,7 @@ int main(int argc, char **argv)
         if (fill_descriptors())
                 return 1;
         set_up_signals();
+        allow_many_files();
         status = finish_output(run(argc, (const char **)argv));
         if (status && signals.stop) {
                 /* Everything is cleaned up: end as if the signal had done it, so that shells see why. */

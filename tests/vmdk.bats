@@ -587,6 +587,14 @@ foreign_readers() {
         same "$(vdtool info --field virtual-size stream.vmdk)" $((64 << 40))
 }
 
+@test "a disk of a thousand extents, although few files may be open by default" {
+        vdtool create -q -f vmdk --type twoGbMaxExtentSparse disk.vmdk 2100G
+        same "$(find . -name 'disk-s*.vmdk' | wc -l)" 1051
+        ulimit -Sn 100
+        succeeds vdtool map disk.vmdk
+        vdtool check -q disk.vmdk
+}
+
 # --- the corpus -------------------------------------------------------------------------------------------------------
 
 @test "VMDKs of many makers" {
