@@ -8,6 +8,7 @@
 
 #include "cmd/new_image.h"
 #include "cmd/stream_out.h"
+#include "core/check.h"
 #include "core/copy.h"
 #include "util/checked.h"
 #include "util/cleanup.h"
@@ -21,7 +22,7 @@ struct convert_args {
         struct vd_texts also;
         const char *parent, *snapshot, *progress, *cache, *source_cache;
         uint64_t offset, size, target_offset, target_size, sparse_size, threads, rate;
-        bool compress, expand, dense, salvage, no_create, target_is_zero, quiet, verbose, ignored;
+        bool compress, expand, dense, salvage, no_verify, no_create, target_is_zero, quiet, verbose, ignored;
 };
 
 static const struct convert_args convert_defaults = { .sparse_size = 4096 };
@@ -67,6 +68,8 @@ static const struct vd_opt convert_opts[] = {
         { .type = VD_OPT_FLAG, .name = "dense", FIELD(dense), .help = "the same as -S 0" },
         { .type = VD_OPT_FLAG, .name = "salvage", FIELD(salvage),
           .help = "go on where the source cannot be read: zeros there, each range listed, exit status 1" },
+        { .type = VD_OPT_FLAG, .name = "no-verify", FIELD(no_verify),
+          .help = "do not compare the checksums that a source carries of itself (the manifest of an OVA)" },
         { .letter = 'r', .type = VD_OPT_SIZE, .name = "rate-limit", FIELD(rate), .argument = "BYTES",
           .help = "copy at most so many bytes a second" },
         { .letter = 'm', .type = VD_OPT_COUNT, .name = "parallel", FIELD(threads), .argument = "N",
@@ -436,6 +439,8 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
                 ret = vd_check_not_input(c->target_path, c->inputs, c->input_count, err);
         for (size_t i = 1; i < c->target_count && !ret; i++)
                 ret = vd_check_not_input(c->targets[i].path, c->inputs, c->input_count, err);
+        for (size_t i = 0; i < c->input_count && !ret && !c->args->no_verify; i++)
+                ret = vd_image_verify(c->inputs[i], &c->session->signals->stop, err);
         if (!ret)
                 ret = join_sources(c, err);
         if (!ret)

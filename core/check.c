@@ -170,9 +170,33 @@ int vd_check_image(struct vd_image *image, const struct vd_check_options *option
                 r = format->walk(image, check, err);
         if (r == 0 && format->check)
                 r = format->check(image, check, err);
+        if (r == 0 && options->data && format->verify)
+                r = format->verify(image, &check->findings, options->stop, err);
         if (r == 0 && options->data)
                 r = read_all(image, options, &check->findings, err);
         if (r == 0 && check->findings.failed)
                 r = vd_fail(err, -ENOMEM, "keeping what was found");
         return r < 0 && r != VD_ESTOPPED ? vd_error_prefix(err, "%s", image->path) : r;
+}
+
+int vd_image_verify(struct vd_image *image, const volatile int *stop, struct vd_error *err)
+{
+        int r = 0;
+
+        for (; image && r == 0; image = image->parent) {
+                struct vd_findings findings = { 0 };
+
+                if (!image->format->verify)
+                        continue;
+                r = image->format->verify(image, &findings, stop, err);
+                for (size_t i = 0; i < findings.count && r == 0; i++)
+                        if (findings.items[i].severity == VD_ERROR)
+                                r = vd_fail(err, VD_ECORRUPT, "%s", findings.items[i].text);
+                if (r == 0 && findings.failed)
+                        r = vd_fail(err, -ENOMEM, "keeping what was found");
+                vd_findings_free(&findings);
+                if (r < 0 && r != VD_ESTOPPED)
+                        vd_error_prefix(err, "%s", image->path);
+        }
+        return r;
 }

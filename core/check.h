@@ -27,4 +27,8 @@ int vd_check_region(struct vd_check *, const struct vd_region *, struct vd_error
 int vd_check_image(struct vd_image *, const struct vd_check_options *, struct vd_check *, struct vd_error *);
 void vd_check_free(struct vd_check *);
 
+/* Do the checksums that the images of this chain carry of themselves fit?  VD_ECORRUPT names the first that does not;
+ * images without any are fine.  stop as above, may be NULL. */
+int vd_image_verify(struct vd_image *, const volatile int *stop, struct vd_error *);
+
 #endif

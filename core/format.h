@@ -40,6 +40,7 @@ enum {
         VD_CAP_PACKED = 2,              /* compressed units */
         VD_CAP_SNAPSHOTS = 4,
         VD_CAP_SET = 8,                 /* may consist of several files */
+        VD_CAP_CONTAINER = 16,          /* holds disks as files: "archive:file" names one, see vd_image.inside */
         VD_CAP_SPREAD = 32,             /* and all of them have tables: a check opens them */
 };
 
@@ -122,6 +123,9 @@ struct vd_format {
         int (*walk)(struct vd_image *, struct vd_check *, struct vd_error *);
         /* What only this format knows: checksums, copies, refcounts against check->space (already filled). */
         int (*check)(struct vd_image *, struct vd_check *, struct vd_error *);
+        /* Compares the checksums that the image carries of whole files or disks with what is there; reads all of it.
+         * Mismatches go to findings as VD_ERROR.  stop: non-zero gives up with VD_ESTOPPED; may be NULL. */
+        int (*verify)(struct vd_image *, struct vd_findings *, const volatile int *stop, struct vd_error *);
 
         /* Writing.  create() lays out an empty image in image->file (new, empty) and leaves it open as open() would;
          * its tables may stay in memory until finish(). */

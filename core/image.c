@@ -85,8 +85,12 @@ static int open_further(struct vd_image *img, enum vd_reference kind, const char
         VD_AUTOFREE char *path = NULL;
         struct vd_file **members, *file;
         char buffer[512];
-        int r = vd_policy_resolve(img->policy, kind, img->path, name, &path, err);
+        int r;
 
+        if (img->is_inside)
+                return vd_fail(err, VD_EPOLICY, "'%s' is not opened: a disk in an archive may not lead to other files",
+                               shown(name, buffer));
+        r = vd_policy_resolve(img->policy, kind, img->path, name, &path, err);
         if (r)
                 return r;
         members = realloc(img->members, (img->member_count + 1) * sizeof(*members));
@@ -254,6 +258,42 @@ static int enter_directory(struct vd_image *img, const struct vd_open *how, stru
         return 0;
 }
 
+/* "archive:file", unless something has this very name. */
+static int split_path(struct vd_image *img, struct vd_error *err)
+{
+        struct stat st;
+
+        if (stat(img->path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+                return 0;
+        for (char *colon = strchr(img->path, ':'); colon; colon = strchr(colon + 1, ':')) {
+                *colon = '\0';
+                if (colon[1] && stat(img->path, &st) == 0 && S_ISREG(st.st_mode)) {
+                        img->inside = strdup(colon + 1);
+                        return img->inside ? 0 : vd_fail(err, -ENOMEM, "%s", img->path);
+                }
+                *colon = ':';
+        }
+        return 0;
+}
+
+/* Only a container can do with what split_path() found; it is part of the image's name from now on. */
+static int check_inside(struct vd_image *img, struct vd_error *err)
+{
+        char buffer[512], *full;
+
+        if (!img->inside)
+                return 0;
+        if (!(img->format->caps & VD_CAP_CONTAINER))
+                return vd_fail(err, VD_EUSAGE, "is a %s image and no archive that could hold '%s'", img->format->name,
+                               shown(img->inside, buffer));
+        full = vd_asprintf("%s:%s", img->path, img->inside);
+        if (!full)
+                return vd_fail(err, -ENOMEM, "%s", img->path);
+        free(img->path);
+        img->path = full;
+        return 0;
+}
+
 static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
         struct vd_file *window;
@@ -330,12 +370,25 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
         img->lock_warn = how->lock_warn;
         img->writable = how->write;
         img->no_references = how->no_references;
+        img->whole_set = how->whole_set || how->no_references;
+        img->is_inside = how->file;
 
-        r = enter_directory(img, how, err);
-        if (!r)
-                r = open_file(img, how, err);
+        if (how->file) {
+                img->file = vd_file_ref(how->file);
+                r = 0;
+        } else {
+                r = child ? 0 : split_path(img, err);
+                if (!r)
+                        r = enter_directory(img, how, err);
+                if (!r)
+                        r = open_file(img, how, err);
+        }
         if (!r)
                 r = choose_format(img, how, err);
+        if (!r)
+                r = check_inside(img, err);
+        if (!r && img->is_inside && img->format->caps & VD_CAP_CONTAINER)
+                r = vd_fail(err, VD_EUNSUPPORTED, "is an archive inside an archive");
         if (!r && how->whole_set && img->format->caps & VD_CAP_SPREAD)
                 img->no_references = false;
         if (!r) {
@@ -388,22 +441,24 @@ void vd_image_close(struct vd_image *img)
                 free(img->members);
                 free(img->warnings);
                 vd_file_unref(img->file);
+                free(img->inside);
                 free(img->path);
                 free(img);
                 img = parent;
         }
 }
 
-int vd_image_create(struct vd_image **out, const struct vd_format *format, struct vd_output *output,
-                    const struct vd_create *create, struct vd_error *err)
+static int create_in(struct vd_image **out, const struct vd_format *format, struct vd_file *file, const char *path,
+                     struct vd_output *output, const struct vd_create *create, struct vd_error *err)
 {
-        struct vd_image *img = new_image(vd_output_path(output), err);
+        struct vd_image *img = new_image(path, err);
         int r;
 
         if (!img)
                 return -ENOMEM;
-        img->file = vd_file_ref(vd_output_file(output));
+        img->file = vd_file_ref(file);
         img->output = output;
+        img->is_inside = !output;
         img->is_new = true;
         img->writable = true;
         img->format = format;
@@ -417,6 +472,18 @@ int vd_image_create(struct vd_image **out, const struct vd_format *format, struc
         }
         *out = img;
         return 0;
+}
+
+int vd_image_create(struct vd_image **out, const struct vd_format *format, struct vd_output *output,
+                    const struct vd_create *create, struct vd_error *err)
+{
+        return create_in(out, format, vd_output_file(output), vd_output_path(output), output, create, err);
+}
+
+int vd_image_create_inside(struct vd_image **out, const struct vd_format *format, struct vd_file *file,
+                           const char *path, const struct vd_create *create, struct vd_error *err)
+{
+        return create_in(out, format, file, path, NULL, create, err);
 }
 
 bool vd_image_lacks_parent(const struct vd_image *img)

@@ -56,6 +56,9 @@ struct vd_image {
         size_t member_count;
         enum vd_lock lock;              /* as it was opened, for further files */
         bool lock_warn, no_references;
+        bool whole_set;                 /* all that the file holds is looked at, not one disk (info, check) */
+        char *inside;                   /* which file of a container the user named ("archive:file"); NULL: none */
+        bool is_inside;                 /* lies inside another file: leads to no further files */
 
         char **warnings;                /* worth telling the user; printed by cmd/ */
         size_t warning_count;
@@ -69,19 +72,25 @@ struct vd_open {
         bool write;
         bool no_parent;                 /* open no parent */
         bool no_references;             /* info, check: open neither parents nor extents nor data files */
+        struct vd_file *file;           /* for containers: the image is in here; path only names it, nothing is locked */
         bool whole_set;                 /* check: with no_references, but the files of a VD_CAP_SPREAD format */
         const char *parent_path;        /* --parent: instead of the recorded names (identity is still checked) */
         const char *snapshot;           /* id or name of the snapshot to show */
         uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
 };
 
-/* Opens the image at path and, unless told otherwise, its chain of parents.  Errors begin with the path concerned. */
+/* Opens the image at path and, unless told otherwise, its chain of parents.  Errors begin with the path concerned.
+ * When there is no file of this name, "archive:file" is a file inside an archive. */
 int vd_image_open(struct vd_image **, const char *path, const struct vd_open *, struct vd_error *);
 void vd_image_close(struct vd_image *);         /* and its parents; NULL allowed */
 
 /* Lays out a new image of this format in the transaction's main file; see vd_create. */
 int vd_image_create(struct vd_image **, const struct vd_format *, struct vd_output *, const struct vd_create *,
                     struct vd_error *);
+
+/* The same in a part of a file, for formats that hold other images; path: what messages call it. */
+int vd_image_create_inside(struct vd_image **, const struct vd_format *, struct vd_file *, const char *path,
+                           const struct vd_create *, struct vd_error *);
 
 /* A disk made of several, one after the other.  Takes the images over, also on failure. */
 int vd_image_join(struct vd_image **, struct vd_image **parts, size_t count, struct vd_error *);
