@@ -78,6 +78,7 @@ struct qcow2_extension_disk {
         be32 type;
         be32 length;
 };
+static_assert(sizeof(struct qcow2_extension_disk) == 8, "qcow2 header extension");
 #define QCOW2_EXT_END           0u
 #define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
 #define QCOW2_EXT_FEATURES      0x6803f857u
@@ -95,6 +96,7 @@ static_assert(sizeof(struct qcow2_feature_disk) == 48, "qcow2 feature name");
 struct qcow2_crypto_disk {              /* crypto header pointer */
         be64 position, length;
 };
+static_assert(sizeof(struct qcow2_crypto_disk) == 16, "qcow2 crypto header pointer");
 
 struct qcow2_bitmaps_disk {             /* bitmaps extension */
         be32 count;

@@ -16,6 +16,7 @@ struct luks_slot_disk {
         be32 key_sector;
         be32 stripes;
 };
+static_assert(sizeof(struct luks_slot_disk) == 48, "LUKS key slot");
 struct luks_disk {
         uint8_t magic[6];
         be16 version;
