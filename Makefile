@@ -86,9 +86,13 @@ check-asan check-tsan: check-%:
 bench: all
 	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/bench.sh
 
+# The table of formats in README.md, from the program.
+readme: all
+	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/readme.sh
+
 lint:
 	$(Q)shellcheck -S warning -x .ci/run tests/*.sh tests/images/make.sh completions/vdtool.bash
-	$(Q)shellcheck -S warning --shell=bats tests/helpers.bash tests/*.bats
+	$(Q)shellcheck -S warning -e SC2154,SC2046 --shell=bats tests/helpers.bash tests/*.bats
 
 SHARE := $(DESTDIR)$(PREFIX)/share
 
@@ -107,6 +111,6 @@ clean:
 	rm -rf build build-* vdtool
 
 FORCE:
-.PHONY: all units deps demo check check-asan check-tsan bench lint install uninstall clean FORCE
+.PHONY: all units deps demo check check-asan check-tsan bench readme lint install uninstall clean FORCE
 
 -include $(OBJECTS:.o=.d) $(UNITS:=.d)

@@ -15,13 +15,18 @@ export ASAN_OPTIONS=exitcode=99:detect_stack_use_after_return=1 UBSAN_OPTIONS=pr
 export LC_ALL=C.UTF-8 NO_COLOR=1
 unset SOURCE_DATE_EPOCH VDTOOL_FSYNC
 
+status=0 output='' stderr='' stopped=''
+
 setup() {
         mkdir "$BATS_TEST_TMPDIR/work"
         cd "$BATS_TEST_TMPDIR/work" || return 1
 }
 
 teardown() {
-        cd / && rm -rf "$BATS_TEST_TMPDIR/work"
+        [ -z "${stopped:-}" ] || kill -KILL "$stopped" || true
+        cd / || return 1
+        umount "$BATS_TEST_TMPDIR/work/small" 2>/dev/null || true
+        rm -rf "$BATS_TEST_TMPDIR/work"
 }
 
 # shellcheck disable=SC2086
@@ -51,7 +56,7 @@ no_sanitizer() {
 }
 
 # The lines of $stderr that report the failure (warnings and progress are not among them).
-error_lines() { grep '^vdtool: ' <<<"$stderr" | grep -cv '^vdtool: warning: '; }
+error_lines() { grep '^vdtool: ' <<<"$stderr" | grep -Ecv '^vdtool: (warning|note): '; }
 
 # The command fails as a program should: exit status 1..125, no signal, no sanitizer, one line that says why.
 fails_cleanly() {
@@ -81,12 +86,22 @@ succeeds() {
 
 # Ends by itself, without a signal, a hang or a sanitizer report; any other status will do.
 survives() {
+        [ "$1" != vdtool ] || set -- "$VDTOOL" "${@:2}"
         capture timeout -k 5 60 "$@"
         no_sanitizer || return 1
         if [ "$status" -ge 124 ] || [ "$status" -eq 99 ]; then
                 say "$*: crashed or hung" || told
                 return 1
         fi
+}
+
+# Runs a command within 20 seconds of processor time and 512 MiB of address space (sanitizers need more).
+bounded() {
+        (
+                ulimit -t 20
+                grep -qE '__(a|t)san_init' "$VDTOOL" || [ -n "${WRAPPER:-}" ] || ulimit -v 524288
+                "$@"
+        )
 }
 
 # The directory holds exactly these names.
@@ -97,14 +112,72 @@ only_files() {
         [ "$found" = "$expected" ] || say "files found:" "$found" "expected:" "$expected"
 }
 
+# The command must fail; bash ignores a failing "! command" in the middle of a test.
+refute() {
+        if "$@"; then
+                say "should have failed: $*"
+        fi
+}
+
 same() { [ "$1" = "$2" ] || say "found:    $1" "expected: $2"; }
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+# Calls that change files; strace injects into the n-th of them.
+CHANGES=pwrite64,pwritev,pwritev2,copy_file_range,fallocate,ftruncate
+
+# traced STRACE-OPTIONS -- VDTOOL-ARGUMENTS: with one thread, since strace counts the calls of each
+traced() {
+        local options=()
+        while [ "$1" != -- ]; do
+                options+=("$1")
+                shift
+        done
+        shift
+        ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 strace -f -o "$BATS_TEST_TMPDIR/trace" "${options[@]}" "$VDTOOL" "$@" \
+                $([ "$1" != convert ] || echo -m 1)
+}
+
+# injected WHAT VDTOOL-ARGUMENTS: the fault strikes at changing calls as WHAT says, "error=ENOSPC:when=3+"
+injected() {
+        local what=$1
+        shift
+        traced -e "trace=$CHANGES" -e "inject=$CHANGES:$what" -- "$@"
+}
+
+# stop_at CALLS N VDTOOL-ARGUMENTS: runs until the n-th of these calls and leaves the process standing there
+stop_at() {
+        local calls=$1 n=$2
+        shift 2
+        : >"$BATS_TEST_TMPDIR/trace"
+        traced -e "trace=$calls" -e "inject=$calls:signal=SIGSTOP:when=$n" -- "$@" \
+                >/dev/null 2>"$BATS_TEST_TMPDIR/stderr" 3>&- &
+        tracer=$!
+        until grep -q 'stopped by SIGSTOP' "$BATS_TEST_TMPDIR/trace"; do
+                if ! kill -0 $tracer 2>/dev/null; then
+                        grep -q 'stopped by SIGSTOP' "$BATS_TEST_TMPDIR/trace" || say 'ended without a stop' || return 1
+                fi
+                sleep 0.02
+        done
+        stopped=$(awk '/stopped by SIGSTOP/ { print $1; exit }' "$BATS_TEST_TMPDIR/trace")
+}
+
+# Lets it end; sets $status and $stderr.
+go_on() {
+        status=0
+        kill -CONT "$stopped"
+        stopped=''
+        wait $tracer || status=$?
+        stderr=$(cat "$BATS_TEST_TMPDIR/stderr")
+}
 
 # --- material -----------------------------------------------------------------------------------------------------------
 
 # fixture NAME [AS]: unpacks tests/images/NAME.xz here, under its own name or another; prints the name.
 fixture() {
         local as=${2:-$1}
-        xz -dc "$IMAGES/$1.xz" >"$as" || return 1
+        # through a pipe: xz would leave holes, and readers tell them apart
+        xz -dc "$IMAGES/$1.xz" | cat >"$as" || return 1
         echo "$as"
 }
 
@@ -133,7 +206,7 @@ corpus() {
         *.bz2) bzip2 -dc "$VDTOOL_CORPUS/$1" ;;
         *.gz) gzip -dc "$VDTOOL_CORPUS/$1" ;;
         *) cat "$VDTOOL_CORPUS/$1" ;;
-        esac | cp --sparse=always /dev/stdin "$name"
+        esac | dd of="$name" bs=64k iflag=fullblock conv=sparse status=none
         chmod u+w "$name"
         echo "$name"
 }
@@ -166,6 +239,7 @@ disk_image() {
         openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 00 -in /dev/zero 2>/dev/null |
                 head -c 200000 | dd of="$1" bs=1000 seek=1111 conv=notrunc status=none
         yes 'the same line again' | head -c 300000 | dd of="$1" bs=4096 seek=700 conv=notrunc status=none
+        truncate -s "$size" "$1"
         printf 'last sector' | dd of="$1" bs=1 seek=$((size - 512)) conv=notrunc status=none
 }
 
@@ -207,8 +281,8 @@ content_qemu() {
         rm -f "$raw"
 }
 
-# The same as 7-Zip reads it: content_7z FILE.
-content_7z() { 7zz e -so "$1" 2>/dev/null | openssl dgst -sha256 -r | cut -d' ' -f1; }
+# The same as 7-Zip reads it: content_7z FILE [TYPE].
+content_7z() { 7zz e -so -t"${2:-vhd}" "$1" 2>/dev/null | openssl dgst -sha256 -r | cut -d' ' -f1; }
 
 qemu_name() {
         case $1 in
@@ -225,9 +299,12 @@ judge() {
         case $format in
         qcow2)
                 qemu-img check -q "$file" || say "qemu-img check: $file" || return 1
+                # libqcow knows no incompatible features
+                [ "$(peek "$file" 4 4)$(peek "$file" 72 8)" != 000000030000000000000000 ] || qcowinfo "$file" >/dev/null ||
+                        say "qcowinfo: $file" || return 1
                 ;;
         vhd)
-                7zz t "$file" >/dev/null || say "7zz t: $file" || return 1
+                7zz t -tvhd "$file" >/dev/null || say "7zz t: $file" || return 1
                 vhdiinfo "$file" >/dev/null || say "vhdiinfo: $file" || return 1
                 same "$(content_7z "$file")" "$(sha256 "$raw")" || say "7zz reads other bytes" || return 1
                 ;;

@@ -82,7 +82,7 @@ cp dynamic.vhd x.vhd && poke x.vhd 16 ff && keep x.vhd good-vhd-front-footer-dam
         dd if=small.raw bs=524288 count=1 status=none
 } >odd.vhd
 truncate -s 1060864 odd.vhd
-bytes "$(b32 $((532992 / 512)))$(b32 -1)$(b32 -1)$(b32 $((7680 / 512)))$(padded 496 "$(printf 'ff%.0s' {1..496})")" >>odd.vhd
+bytes "$(b32 $((534016 / 512)))$(b32 -1)$(b32 -1)$(b32 $((7680 / 512)))$(padded 496 "$(printf 'ff%.0s' {1..496})")" >>odd.vhd
 head -c 512 odd.vhd >footer && cat footer >>odd.vhd
 keep odd.vhd good-vhd-odd-layout
 
