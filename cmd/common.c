@@ -191,3 +191,18 @@ bool vd_use_colour(FILE *stream)
 
         return isatty(fileno(stream)) && !(no && *no) && !(term && !strcmp(term, "dumb"));
 }
+
+int vd_checksum(struct vd_session *session, struct vd_image *image, uint64_t threads,
+                char text[2 * VD_DIGEST_BYTES + 1], struct vd_error *err)
+{
+        struct vd_copy_options options = {
+                .threads = (unsigned)threads, .sparse_bytes = 4096, .digest = vd_digest_new(),
+                .progress = vd_session_progress, .context = session, .stop = &session->signals->stop,
+        };
+        int ret = options.digest ? vd_copy(image, NULL, 0, &options, NULL, err) : vd_fail(err, -ENOMEM, "the digest");
+
+        if (!ret)
+                vd_digest_finish(options.digest, text);
+        vd_digest_free(options.digest);
+        return ret;
+}

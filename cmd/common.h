@@ -4,6 +4,7 @@
 #define VD_CMD_COMMON_H
 
 #include "cmd/command.h"
+#include "core/copy.h"
 #include "core/image.h"
 #include "util/report.h"
 
@@ -75,6 +76,10 @@ bool vd_output_is_json(const char *word);
 /* Are there as many operands as the command wants?  VD_EUSAGE names what is missing or too much. */
 int vd_check_operands(const struct vd_session *, const struct vd_texts *, size_t least, size_t most,
                       struct vd_error *);
+
+/* The content digest (core/digest.h) of a disk, by `threads` threads (0: all processors), with progress. */
+int vd_checksum(struct vd_session *, struct vd_image *, uint64_t threads, char text[2 * VD_DIGEST_BYTES + 1],
+                struct vd_error *);
 
 unsigned vd_terminal_columns(FILE *);           /* what COLUMNS says, else the terminal; 80 when it is none */
 bool vd_use_colour(FILE *);                     /* a terminal, and no NO_COLOR */

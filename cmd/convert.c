@@ -22,7 +22,8 @@ struct convert_args {
         struct vd_texts also;
         const char *parent, *snapshot, *progress, *cache, *source_cache;
         uint64_t offset, size, target_offset, target_size, sparse_size, threads, rate;
-        bool compress, expand, dense, salvage, no_verify, no_create, target_is_zero, quiet, verbose, ignored;
+        bool compress, expand, dense, salvage, verify, checksum, no_verify, no_create, target_is_zero;
+        bool quiet, verbose, ignored;
 };
 
 static const struct convert_args convert_defaults = { .sparse_size = 4096 };
@@ -70,6 +71,10 @@ static const struct vd_opt convert_opts[] = {
           .help = "go on where the source cannot be read: zeros there, each range listed, exit status 1" },
         { .type = VD_OPT_FLAG, .name = "no-verify", FIELD(no_verify),
           .help = "do not compare the checksums that a source carries of itself (the manifest of an OVA)" },
+        { .type = VD_OPT_FLAG, .name = "verify", FIELD(verify),
+          .help = "read the new image back before it gets its name, and compare digests" },
+        { .type = VD_OPT_FLAG, .name = "checksum", FIELD(checksum),
+          .help = "print the digest of the disk's content, the same for every format" },
         { .letter = 'r', .type = VD_OPT_SIZE, .name = "rate-limit", FIELD(rate), .argument = "BYTES",
           .help = "copy at most so many bytes a second" },
         { .letter = 'm', .type = VD_OPT_COUNT, .name = "parallel", FIELD(threads), .argument = "N",
@@ -109,6 +114,7 @@ struct conversion {
         struct target *targets;                 /* without -n: TARGET, then one for each --also */
         size_t target_count;
         uint64_t unreadable_bytes;              /* --salvage */
+        char digest[2 * VD_DIGEST_BYTES + 1];   /* --verify, --checksum: of the source */
         struct vd_source existing_source;       /* -n */
         struct vd_image *existing;
 };
@@ -155,6 +161,8 @@ static int check_args(const struct convert_args *args, size_t sources, const cha
         }
         if (args->compress && args->expand)
                 return conflict(err, "-c", "--no-compress");
+        if (args->verify && (args->no_create || args->salvage))
+                return conflict(err, "--verify", args->no_create ? "-n" : "--salvage");
         if (sources > 1) {
                 if (t->backing_file)
                         return conflict(err, "several sources", "-B");
@@ -293,9 +301,33 @@ static int copy(struct conversion *c, struct vd_image *const *targets, size_t co
         struct vd_copy_options options = copy_options(c, skip);
         int ret;
 
+        if ((c->args->verify || c->args->checksum) && !(options.digest = vd_digest_new()))
+                return vd_fail(err, -ENOMEM, "the digest");
         vd_session_start_progress(c->session, c->args->progress);
         ret = vd_copy(c->source, targets, count, &options, stats, err);
         vd_session_end_progress(c->session);
+        if (!ret && options.digest)
+                vd_digest_finish(options.digest, c->digest);
+        vd_digest_free(options.digest);
+        return ret;
+}
+
+/* Reads a finished image through its driver, as if it were opened anew. */
+static int verify(struct conversion *c, const struct target *t, struct vd_error *err)
+{
+        struct vd_open how = { .format = t->new.format->name, .lock = VD_LOCK_NONE, .unpublished = t->new.output,
+                               .policy = vd_source_policy(&c->args->source) };
+        struct vd_image *image;
+        char digest[sizeof(c->digest)];
+        int ret = vd_image_open(&image, t->path, &how, err);
+
+        if (ret)
+                return vd_error_prefix(err, "reading the new image back");
+        image->size = vd_min(image->size, c->source->size);
+        ret = vd_checksum(c->session, image, c->args->threads, digest, err);
+        vd_image_close(image);
+        if (!ret && strcmp(digest, c->digest))
+                ret = vd_fail(err, -EIO, "%s: reads back with digest %s, the source has %s", t->path, digest, c->digest);
         return ret;
 }
 
@@ -327,6 +359,8 @@ static int stream(struct conversion *c, const struct vd_image *skip, struct vd_c
         uint64_t size;
         int ret = choose_size(c, c->targets, &size, err);
 
+        if (!ret && (c->args->verify || c->args->checksum))
+                ret = conflict(err, c->args->verify ? "--verify" : "--checksum", "a stream as target");
         if (ret)
                 return ret;
         vd_session_start_progress(c->session, c->args->progress);
@@ -360,6 +394,8 @@ static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, str
                 ret = copy(c, images, c->target_count, skip, stats, err);
         for (size_t i = 0; i < c->target_count && !ret; i++)
                 ret = vd_new_image_finish(&c->targets[i].new, c->inputs, c->input_count, err);
+        for (size_t i = 0; i < c->target_count && !ret && c->args->verify; i++)
+                ret = verify(c, &c->targets[i], err);
         for (size_t i = 0; i < c->target_count && !ret; i++)
                 ret = vd_new_image_publish(&c->targets[i].new, err);
         return ret;
@@ -447,6 +483,8 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
                 ret = c->args->no_create ? convert_to_existing(c, &stats, err) : convert_to_new(c, &stats, err);
         if (!ret && c->args->verbose && !c->session->quiet)
                 ret = print_stats(c, &stats, err);
+        if (!ret && c->args->checksum)
+                printf("%s\n", c->digest);
         if (!ret && c->unreadable_bytes)
                 ret = vd_fail(err, VD_ECORRUPT, "%" PRIu64 " bytes could not be read and are zeros in the output",
                               c->unreadable_bytes);

@@ -177,6 +177,16 @@ void vd_copy_keep_rate(struct copy_job *job, uint64_t bytes)
         }
 }
 
+static void take_digest(const struct copy_job *job, const struct chunk *c)
+{
+        uint64_t end = vd_min(c->start + c->length, job->source->size);
+
+        if (c->all_zero && c->start < end)
+                vd_digest_add_zeros(job->options->digest, end - c->start);
+        for (uint64_t at = c->start; at < end && !c->all_zero; at += VD_DIGEST_LEAF)
+                vd_digest_add(job->options->digest, c->leaves[(at - c->start) / VD_DIGEST_LEAF]);
+}
+
 int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
         struct copy_job *job = context;
@@ -184,6 +194,8 @@ int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error 
         int r = 0;
 
         (void)worker;
+        if (job->options->digest)
+                take_digest(job, c);
         for (size_t i = 0; i < job->target_count && !r; i++) {
                 struct portion *p = &c->portions[i];
 
@@ -280,7 +292,8 @@ int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t
         job->target_count = target_count;
         pthread_mutex_init(&job->salvage_lock, NULL);
         packing = job->may_be_packed = vd_image_may_be_packed(job->source);
-        job->unit = 1;
+        job->unit = o->digest ? VD_DIGEST_LEAF : 1;
+        job->size = job->source->size;
         job->dense = !o->sparse_bytes;
         job->lacks_parent = vd_image_lacks_parent(job->source);
         job->skip_depth = o->skip ? o->skip->depth : UINT_MAX;
@@ -326,7 +339,7 @@ struct chunk *vd_copy_new_chunk(const struct copy_job *job)
 {
         struct chunk *c = calloc(1, sizeof(*c));
 
-        if (c && !(c->portions = calloc(job->target_count, sizeof(*c->portions)))) {
+        if (c && !(c->portions = calloc(job->target_count + 1, sizeof(*c->portions)))) {
                 free(c);
                 return NULL;
         }
@@ -345,6 +358,7 @@ void vd_copy_free_chunk(const struct copy_job *job, struct chunk *c)
                 free(c->portions[i].place_bytes);
         }
         free(c->portions);
+        free(c->leaves);
         free(c->extents);
         free(c->buffer);
         free(c);

@@ -10,6 +10,7 @@
 #ifndef VD_CORE_COPY_H
 #define VD_CORE_COPY_H
 
+#include "digest.h"
 #include "image.h"
 
 struct vd_layout;
@@ -22,6 +23,7 @@ struct vd_copy_options {
         bool target_is_zero;            /* an old target is known to read as zeros */
         uint64_t rate;                  /* bytes per second at most; 0: no limit */
         struct vd_layout *layout;       /* NULL; else nothing is written, only noted there: see layout.h */
+        struct vd_digest *digest;       /* takes in all of the source; NULL: none */
         const struct vd_image *skip;    /* what the source gets from this image (a parent of it) is left out */
         /* Salvage: called (never twice at once) for each guest range that cannot be read, with the reason; zeros are
          * written there.  NULL: the first such range is an error. */
@@ -40,7 +42,7 @@ struct vd_copy_stats {                  /* summed up over the targets */
 };
 
 /* Copies all of source into each target (new, or open for writing; at least as large; what is larger reads as zeros).
- * The source is read and unpacked once.  Does not finish the targets.  stats may be NULL. */
+ * The source is read and unpacked once.  Without targets it is only read (for its digest).  Does not finish the targets.  stats may be NULL. */
 int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
             const struct vd_copy_options *, struct vd_copy_stats *, struct vd_error *);
 

@@ -165,6 +165,8 @@ static int move_units(struct chunk *c, const struct copy_target *t, struct porti
 /* Has somebody to see the bytes of this extent?  A layout needs those whose packed length decides. */
 static bool is_needed(const struct copy_job *job, const struct chunk *c, size_t extent)
 {
+        if (job->options->digest)
+                return true;
         for (size_t i = 0; i < job->target_count; i++) {
                 const struct copy_target *t = &job->targets[i];
 
@@ -256,6 +258,19 @@ static int make_pieces(const struct copy_job *job, struct chunk *c, const struct
         return r;
 }
 
+/* The digests of the chunk's leaves; what lies past the source's end is not part of them. */
+static int hash_leaves(const struct copy_job *job, struct chunk *c, struct vd_error *err)
+{
+        uint64_t end = vd_min(c->start + c->length, job->source->size);
+
+        if (!c->leaves && !(c->leaves = calloc(vd_div_up(job->chunk_bytes, VD_DIGEST_LEAF), sizeof(*c->leaves))))
+                return vd_fail(err, -ENOMEM, "digests");
+        for (uint64_t at = c->start; at < end; at += VD_DIGEST_LEAF)
+                vd_digest_leaf(c->buffer + (at - c->start), vd_min(VD_DIGEST_LEAF, end - at),
+                               c->leaves[(at - c->start) / VD_DIGEST_LEAF]);
+        return 0;
+}
+
 int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
         struct copy_job *job = context;
@@ -271,7 +286,7 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
 
                 if (!c->all_zero)
                         r = move_units(c, &job->targets[i], p, err);
-                else if (c->start < size)
+                else if (c->start < size && job->write_zeros)
                         r = add_piece(p, c->start, vd_min(c->length, size - c->start), VD_ZERO, NULL, 0, err);
         }
         if (r || c->all_zero)
@@ -283,6 +298,8 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
                 if (is_needed(job, c, i))
                         r = vd_copy_read(job, ext, to, codec, err);
         }
+        if (!r && job->options->digest)
+                r = hash_leaves(job, c, err);
         for (size_t i = 0; i < job->target_count && !r; i++)
                 r = make_pieces(job, c, &job->targets[i], &c->portions[i], codec, err);
         return r;

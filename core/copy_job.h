@@ -41,6 +41,7 @@ struct chunk {
         uint64_t data_ahead;            /* plan: guest offset up to which the source is known to be plain data */
         char *buffer;                   /* chunk_bytes (made by plan when first needed) */
         struct portion *portions;       /* one per target */
+        uint8_t (*leaves)[VD_DIGEST_BYTES];     /* fetch: of the source's bytes, when a digest is wanted */
 };
 
 struct hole { uint64_t position, length; };

@@ -183,7 +183,7 @@ int vd_copy_plan(void *context, void *slot, unsigned worker, struct vd_error *er
                 job->cursor = stop;
                 if (ext.kind == VD_ZERO)
                         job->stats.zero_bytes += stop - c->start;
-                if (ext.kind == VD_ZERO && job->write_zeros) {
+                if ((ext.kind == VD_ZERO && job->write_zeros) || job->options->digest) {
                         c->length = stop - c->start;
                         c->all_zero = true;
                         return 0;

@@ -82,29 +82,30 @@ static int lock_file(struct vd_image *img, struct vd_file *file, struct vd_error
 static int open_further(struct vd_image *img, enum vd_reference kind, const char *name, struct vd_file **out,
                         struct vd_error *err)
 {
+        struct vd_file *file = img->output ? vd_output_member(img->output, name) : NULL, **members;
         VD_AUTOFREE char *path = NULL;
-        struct vd_file **members, *file;
         char buffer[512];
         int r;
 
         if (img->is_inside)
                 return vd_fail(err, VD_EPOLICY, "'%s' is not opened: a disk in an archive may not lead to other files",
                                shown(name, buffer));
-        r = vd_policy_resolve(img->policy, kind, img->path, name, &path, err);
+        r = file ? 0 : vd_policy_resolve(img->policy, kind, img->path, name, &path, err);
         if (r)
                 return r;
         members = realloc(img->members, (img->member_count + 1) * sizeof(*members));
         if (!members)
                 return vd_fail(err, -ENOMEM, "%s", shown(name, buffer));
         img->members = members;
-        r = vd_file_open(&file, path, img->writable ? VD_FILE_WRITE : VD_FILE_READ, err);
+        if (file) {
+                vd_file_ref(file);
+        } else {
+                r = vd_file_open(&file, path, img->writable ? VD_FILE_WRITE : VD_FILE_READ, err);
+                if (!r && (r = lock_file(img, file, err)))
+                        vd_file_unref(file);
+        }
         if (r)
                 return r;
-        r = lock_file(img, file, err);
-        if (r) {
-                vd_file_unref(file);
-                return r;
-        }
         members[img->member_count++] = vd_file_ref(file);
         *out = file;
         return 0;
@@ -297,8 +298,14 @@ static int check_inside(struct vd_image *img, struct vd_error *err)
 static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
         struct vd_file *window;
-        int r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
+        int r;
 
+        if (how->unpublished) {
+                img->output = how->unpublished;
+                img->file = vd_file_ref(vd_output_file(how->unpublished));
+                return 0;
+        }
+        r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
         if (r)
                 return r;
         r = check_loop(img, err);
@@ -377,8 +384,8 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
                 img->file = vd_file_ref(how->file);
                 r = 0;
         } else {
-                r = child ? 0 : split_path(img, err);
-                if (!r)
+                r = child || how->unpublished ? 0 : split_path(img, err);
+                if (!r && !how->unpublished)
                         r = enter_directory(img, how, err);
                 if (!r)
                         r = open_file(img, how, err);

@@ -77,6 +77,7 @@ struct vd_open {
         const char *parent_path;        /* --parent: instead of the recorded names (identity is still checked) */
         const char *snapshot;           /* id or name of the snapshot to show */
         uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
+        struct vd_output *unpublished;  /* read a finished image that has no name yet from its transaction */
 };
 
 /* Opens the image at path and, unless told otherwise, its chain of parents.  Errors begin with the path concerned.

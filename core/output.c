@@ -303,6 +303,14 @@ int vd_output_add(struct vd_output *output, const char *name, struct vd_file **f
         return add_file(output, output->files[0].target.dir, name, file, err);
 }
 
+struct vd_file *vd_output_member(const struct vd_output *output, const char *name)
+{
+        for (size_t i = 0; i < output->count; i++)
+                if (!strcmp(output->files[i].target.name, name))
+                        return output->files[i].file;
+        return NULL;
+}
+
 /* Makes the temporary directory beside the main file's place and returns its descriptor. */
 static int make_directory(struct vd_output *output, struct vd_error *err)
 {

@@ -44,6 +44,9 @@ int vd_output_add(struct vd_output *, const char *name, struct vd_file **file, s
  * images that are directories; to be called before any file is added. */
 int vd_output_directory(struct vd_output *, const char *main_name, struct vd_error *);
 
+/* The file of the transaction that will be called name (relative to the main file's directory); borrowed, NULL: none. */
+struct vd_file *vd_output_member(const struct vd_output *, const char *name);
+
 /* Would commit replace this file? For refusing an output that is one of the inputs. */
 bool vd_output_replaces(const struct vd_output *, const struct vd_file *input);
 
