@@ -120,6 +120,21 @@ int vd_image_open_member(struct vd_image *img, const char *name, struct vd_file 
         return open_further(img, VD_REFERENCE_MEMBER, name, out, err);
 }
 
+int vd_image_member_size(struct vd_image *img, const char *name, uint64_t *size, struct vd_error *err)
+{
+        VD_AUTOFREE char *path = NULL;
+        char buffer[512];
+        struct stat st;
+        int r = vd_policy_resolve(img->policy, VD_REFERENCE_MEMBER, img->path, name, &path, err);
+
+        if (r)
+                return r;
+        if (stat(path, &st))
+                return vd_fail(err, -errno, "%s", shown(name, buffer));
+        *size = (uint64_t)st.st_size;
+        return 0;
+}
+
 int vd_image_open_part(struct vd_image *img, const char *name, struct vd_file **out, struct vd_error *err)
 {
         return open_further(img, VD_REFERENCE_PART, name, out, err);

@@ -103,7 +103,9 @@ int vd_image_add_parent_name(struct vd_image *, const char *name, const char *or
 /* For drivers: opens a further file of the image (extent, data file, part) under the policy, with the image's lock and
  * mode.  VD_EPOLICY also when no references are to be opened (then the driver opens without it and map() fails). */
 int vd_image_open_member(struct vd_image *, const char *name, struct vd_file **, struct vd_error *);
-/* The same for a part of the image whose name follows from the image's own ("disk.v01"): always opened. */
+/* How long such a file is, without opening it: also when no references are to be opened. */
+int vd_image_member_size(struct vd_image *, const char *name, uint64_t *size, struct vd_error *);
+/* As vd_image_open_member for a part of the image whose name follows from the image's own ("disk.v01"): always opened. */
 int vd_image_open_part(struct vd_image *, const char *name, struct vd_file **, struct vd_error *);
 
 /* The extent at offset through at most max_depth parents; kinds as in extent.h, plus depth.  UNALLOCATED means that
