@@ -47,7 +47,8 @@ enum {
         QED_TABLE_MOST = 16,
         QED_NAME_MOST = 1023,           /* as long as QEMU takes them */
         QED_ZERO = 1,                   /* L2 entry: reads as zeros */
-        QED_PAGE = 4096,
+        QED_PAGE_MOST = 65536,          /* of the tables */
+        QED_CACHE_BYTES = 4 << 20,
 };
 
 struct qed {
@@ -137,19 +138,20 @@ static uint64_t most_bytes(uint64_t cluster_bytes, uint64_t table_clusters)
 /* Sets up map and writer when the numbers of the header are known. */
 static int start(struct vd_image *img, struct vd_error *err)
 {
-        enum { TOP_PAGES = 2048, SUB_PAGES = 256 };
+        enum { TOP_PAGES = 2048 };
         struct qed *qed = img->state;
+        size_t page = vd_min(qed->cluster_bytes, QED_PAGE_MOST);
         bool in_place = img->writable && !img->is_new;
 
         img->unit = img->write_unit = qed->cluster_bytes;
         qed->map = (struct vd_twolevel){
                 .ops = &map_ops, .context = qed, .top_name = "L1 table", .sub_name = "L2 table", .file = img->file,
                 .top = vd_cache_new(img->file, qed->l1_offset, VD_TWOLEVEL_TOP_PAGE, TOP_PAGES, in_place),
-                .sub = vd_cache_new(img->file, 0, QED_PAGE, SUB_PAGES, in_place),
+                .sub = vd_cache_new(img->file, 0, page, QED_CACHE_BYTES / page, in_place),
                 .top_position = qed->l1_offset, .top_entry_bytes = sizeof(le64), .entry_bytes = sizeof(le64),
                 .top_entries = entries_of_table(qed->cluster_bytes, qed->table_clusters),
                 .entries = entries_of_table(qed->cluster_bytes, qed->table_clusters),
-                .unit = qed->cluster_bytes, .sub_page_bytes = QED_PAGE, .unwritten = img->is_new,
+                .unit = qed->cluster_bytes, .sub_page_bytes = page, .unwritten = img->is_new,
         };
         if (!qed->map.top || !qed->map.sub)
                 return vd_fail(err, -ENOMEM, "L1 and L2 tables");

@@ -12,6 +12,7 @@
 #include "core/identity.h"
 #include "core/write.h"
 #include "util/checked.h"
+#include "util/cleanup.h"
 #include "vdi.h"
 
 const char *const vdi_subformats[] = { "dynamic", "fixed", "differencing", NULL };
@@ -166,22 +167,52 @@ int vdi_create(struct vd_image *img, const struct vd_create *create, struct vd_e
         return r;
 }
 
+/* A slot that no block uses, in an image where every slot was handed out: blocks of children that were dropped have left
+ * theirs.  What is not published yet still counts. */
+static int find_lost_slot(struct vdi *vdi, uint64_t *position, struct vd_error *err)
+{
+        uint64_t slots = vdi->blocks, slot;
+        VD_AUTOFREE uint8_t *used = calloc(vd_div_up(slots, 8), 1);
+        bool is_used;
+
+        if (!used)
+                return vd_fail(err, -ENOMEM, "%" PRIu64 " slots", slots);
+        for (uint64_t block = 0; block < vdi->blocks; block++) {
+                struct vd_block value;
+                int r = vd_blocktable_find(&vdi->table, block, &value, err);
+
+                if (r)
+                        return r;
+                if (value.kind != VD_DATA)
+                        continue;
+                slot = (value.position - vdi->extra_bytes - vdi->data_offset) / vdi->slot_bytes;
+                vd_bits_fill(used, slot, slot + 1, false, true);
+        }
+        slot = vd_bits_run(used, 0, slots, false, &is_used);
+        if (!is_used)
+                slot = 0;
+        *position = vdi->data_offset + slot * vdi->slot_bytes;
+        return slot < slots ? 0 : vd_fail(err, VD_ECORRUPT, "all %" PRIu64 " slots are taken, though not every block has "
+                                          "one", slots);
+}
+
 /* A slot for a block that has none. */
 static int allocate(struct vd_image *img, uint64_t block, struct vd_block *value, struct vd_error *err)
 {
         struct vdi *vdi = img->state;
-        uint64_t slot, end;
-        int r;
+        uint64_t slot, end, next = vdi->table.next;
+        bool is_full = vdi->allocated == vdi->blocks;
+        int r = is_full ? find_lost_slot(vdi, &vdi->table.next, err) : 0;
 
-        if (vdi->allocated == vdi->blocks)
-                return vd_fail(err, VD_ECORRUPT, "all %" PRIu64 " slots are taken although block %" PRIu64 " has none: "
-                               "some are lost", vdi->blocks, block);
-        r = vd_blocktable_allocate(&vdi->table, block, value, err);
-        if (r || img->is_new) {
-                vdi->allocated += !r;
+        if (!r)
+                r = vd_blocktable_allocate(&vdi->table, block, value, err);
+        if (is_full)
+                vdi->table.next = next;
+        if (r)
                 return r;
-        }
-        vdi->allocated++;
+        vdi->allocated += !is_full;
+        if (img->is_new)
+                return 0;
         vdi->table.limit = vd_max(vdi->table.limit, vdi->table.next);
         slot = value->position - vdi->extra_bytes;
         end = vd_min(vd_file_size(img->file), slot + vdi->slot_bytes);
@@ -200,7 +231,8 @@ int vdi_place(struct vd_image *img, const struct vd_request *request, struct vd_
 
         if (r)
                 return r;
-        if (kind == VD_UNALLOCATED && !whole)
+        /* Without a parent a block that is dropped keeps its slot: zeros are a hole, and slots cannot run out. */
+        if (kind == VD_UNALLOCATED && (!whole || !vdi_is_differencing(vdi)))
                 kind = VD_ZERO;
         *place = (struct vd_place){ .start = request->start, .length = length, .kind = kind, .file = img->file };
         if (kind == VD_UNALLOCATED && value.kind != VD_UNALLOCATED)
