@@ -189,7 +189,7 @@ static int check_run(void *arguments, const struct vd_texts *operands, struct vd
 }
 
 const struct vd_command vd_cmd_check = {
-        .name = "check", .operands = "FILE", .summary = "find damage in an image", .completes = "file",
+        .name = "check", .operands = "FILE", .summary = "find damage in an image", .completes = "file", .streams = true,
         .examples = "  vdtool check disk.vhd\n"
                     "  vdtool check --data --output json disk.qcow2\n",
         .opts = check_opts, .args_size = sizeof(struct check_args), .run = check_run,

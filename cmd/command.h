@@ -23,6 +23,7 @@ struct vd_session {
         const struct vd_command *command;
         volatile struct vd_signals *signals;
         bool quiet;                     /* no warnings, notes, progress */
+        bool used_stdin;                /* some operand was standard input: there is no second time */
         int failure_status;             /* exit status if run() fails; 1 unless the command says otherwise */
         struct vd_progress progress;
 };

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "cmd/stream_in.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -87,8 +88,16 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
                    struct vd_image **out, struct vd_error *err)
 {
         const struct vd_image *image;
+        struct vd_file *stream = NULL;
         int ret;
 
+        if (!how.write && vd_is_stream_source(session, path)) {
+                ret = vd_stream_in(session, path, &stream, err);
+                if (ret)
+                        return ret;
+                how.opened = stream;
+        }
+        how.stop = &session->signals->stop;
         if (!how.format)
                 how.format = source->format;
         how.policy = vd_source_policy(source);
@@ -97,6 +106,7 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
         else if (source->force_share)
                 how.lock = VD_LOCK_SHARE;
         ret = vd_image_open(out, path, &how, err);
+        vd_file_unref(stream);
         if (ret == VD_ELOCKED && how.lock == VD_LOCK_READ) {
                 struct vd_error found = *err;
 

@@ -512,7 +512,7 @@ static int compare_run(void *arguments, const struct vd_texts *operands, struct 
 
 const struct vd_command vd_cmd_compare = {
         .name = "compare", .operands = "FIRST SECOND", .summary = "do two disks read the same?",
-        .completes = "file",
+        .completes = "file", .streams = true,
         .examples = "  vdtool compare disk.vhd disk.qcow2\n"
                     "  vdtool compare --all before.raw after.vhd\n",
         .opts = compare_opts, .args_size = sizeof(struct compare_args), .run = compare_run,

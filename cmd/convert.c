@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cmd/new_image.h"
+#include "cmd/stream_in.h"
 #include "cmd/stream_out.h"
 #include "core/check.h"
 #include "core/copy.h"
@@ -461,16 +462,31 @@ static int print_stats(const struct conversion *c, const struct vd_copy_stats *s
         return ret ? vd_fail(err, ret, "printing what was copied") : 0;
 }
 
-static int convert(struct conversion *c, const struct vd_texts *operands, struct vd_error *err)
+/* Does the only source come through a pipe as it shall lie in the target?  Nobody has to see all of it first then. */
+static bool goes_straight(const struct conversion *c, const char *source)
 {
-        struct vd_copy_stats stats = { 0 };
-        size_t sources = operands->count - 1;
-        int ret = check_args(c->args, sources, c->target_path, err);
+        const struct convert_args *args = c->args;
+        const struct vd_format *format = args->source.format ? vd_format_by_name(args->source.format) : NULL;
 
-        if (!ret)
-                ret = read_snapshot(c->args, err);
-        if (!ret)
-                ret = open_sources(c, operands->items, sources, err);
+        return vd_is_stream_source(c->session, source) && format && format->caps & VD_CAP_BARE &&
+               c->target_count == 1 && c->targets->new.format == format && !args->target.options.count &&
+               !args->target.type && !args->target.backing_file && !args->offset && !args->size && !args->compress &&
+               !args->snapshot && !args->parent && !args->verify && !args->checksum && !vd_is_stream(c->target_path);
+}
+
+static int go_straight(struct conversion *c, const char *source, struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_copy_options options = copy_options(c, NULL);
+
+        return vd_stream_in_bare(c->session, source, &c->targets->new, c->target_path, &options, stats, err);
+}
+
+/* Everything from the sources on. */
+static int convert_images(struct conversion *c, char *const *paths, size_t count, struct vd_copy_stats *stats,
+                          struct vd_error *err)
+{
+        int ret = open_sources(c, paths, count, err);
+
         if (!ret)
                 ret = vd_check_not_input(c->target_path, c->inputs, c->input_count, err);
         for (size_t i = 1; i < c->target_count && !ret; i++)
@@ -480,7 +496,22 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
         if (!ret)
                 ret = join_sources(c, err);
         if (!ret)
-                ret = c->args->no_create ? convert_to_existing(c, &stats, err) : convert_to_new(c, &stats, err);
+                ret = c->args->no_create ? convert_to_existing(c, stats, err) : convert_to_new(c, stats, err);
+        return ret;
+}
+
+static int convert(struct conversion *c, const struct vd_texts *operands, struct vd_error *err)
+{
+        struct vd_copy_stats stats = { 0 };
+        size_t sources = operands->count - 1;
+        int ret = check_args(c->args, sources, c->target_path, err);
+
+        if (!ret)
+                ret = read_snapshot(c->args, err);
+        if (!ret && sources == 1 && goes_straight(c, operands->items[0]))
+                ret = go_straight(c, operands->items[0], &stats, err);
+        else if (!ret)
+                ret = convert_images(c, operands->items, sources, &stats, err);
         if (!ret && c->args->verbose && !c->session->quiet)
                 ret = print_stats(c, &stats, err);
         if (!ret && c->args->checksum)

@@ -224,7 +224,7 @@ static int info_run(void *arguments, const struct vd_texts *operands, struct vd_
 }
 
 const struct vd_command vd_cmd_info = {
-        .name = "info", .operands = "FILE...", .summary = "describe images", .completes = "file",
+        .name = "info", .operands = "FILE...", .summary = "describe images", .completes = "file", .streams = true,
         .examples = "  vdtool info disk.vhd\n"
                     "  vdtool info --output json --backing-chain overlay.qcow2\n"
                     "  vdtool info --field virtual-size disk.vhd\n",

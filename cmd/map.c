@@ -217,7 +217,7 @@ static int map_run(void *arguments, const struct vd_texts *operands, struct vd_s
 
 const struct vd_command vd_cmd_map = {
         .name = "map", .operands = "FILE", .summary = "show where the parts of a disk are stored",
-        .completes = "file",
+        .completes = "file", .streams = true,
         .examples = "  vdtool map disk.vhd\n"
                     "  vdtool map --picture disk.qcow2\n"
                     "  vdtool map --output json -s 1G -l 64M overlay.qcow2\n",

@@ -122,7 +122,7 @@ static int measure_run(void *arguments, const struct vd_texts *operands, struct 
 
 const struct vd_command vd_cmd_measure = {
         .name = "measure", .operands = "[FILE]", .summary = "tell how large an image would be, to the byte",
-        .completes = "file",
+        .completes = "file", .streams = true,
         .examples = "  vdtool measure -O qcow2 disk.vhd\n"
                     "  vdtool measure -O vhd --type fixed --size 10G\n"
                     "  vdtool measure -O qcow2 -o cluster_size=2M --output json disk.raw\n",

@@ -219,10 +219,8 @@ int vd_new_image_layout(const struct vd_new_image *new, const char *path, uint64
         return vd_layout_new(out, new->format, path, &create, source, options, purpose, stats, err);
 }
 
-int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
-                        struct vd_error *err)
+int vd_new_image_open_output(struct vd_new_image *new, const char *path, struct vd_error *err)
 {
-        struct vd_create create = create_request(new, size, like);
         int ret = vd_output_new(&new->output, path, new->flags, err);
 
         if (ret == -EEXIST) {
@@ -230,9 +228,16 @@ int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t siz
 
                 snprintf(err->text + used, sizeof err->text - used, " (--force replaces it)");
         }
-        if (ret)
-                return ret;
-        return vd_image_create(&new->image, new->format, new->output, &create, err);
+        return ret;
+}
+
+int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,
+                        struct vd_error *err)
+{
+        struct vd_create create = create_request(new, size, like);
+        int ret = vd_new_image_open_output(new, path, err);
+
+        return ret ? ret : vd_image_create(&new->image, new->format, new->output, &create, err);
 }
 
 int vd_new_image_create_unnamed(struct vd_new_image *new, const char *path, uint64_t size, const struct vd_image *like,

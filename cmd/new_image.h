@@ -55,6 +55,9 @@ void vd_new_image_print_options(const struct vd_new_image *, FILE *);
 int vd_new_image_open_backing(struct vd_new_image *, struct vd_session *, const struct vd_source *,
                               const char *path, struct vd_error *);
 
+/* The transaction only: new->output. */
+int vd_new_image_open_output(struct vd_new_image *, const char *path, struct vd_error *);
+
 /* Lays the new image out: new->output and new->image.  like: the disk that will be copied into it, or NULL. */
 int vd_new_image_create(struct vd_new_image *, const char *path, uint64_t size, const struct vd_image *like,
                         struct vd_error *);

@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "copy_job.h"
@@ -150,33 +149,6 @@ int vd_copy_store(void *context, void *slot, unsigned worker, struct vd_error *e
         return r;
 }
 
-static uint64_t now(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Waits until the bytes moved so far are within the rate; a stop wakes it up within a tenth of a second. */
-void vd_copy_keep_rate(struct copy_job *job, uint64_t bytes)
-{
-        double due;
-
-        if (!job->options->rate)
-                return;
-        job->moved_bytes += bytes;
-        due = (double)job->moved_bytes / (double)job->options->rate;
-        while (!(job->options->stop && *job->options->stop)) {
-                double left = due - (double)(now() - job->started) / 1e9;
-                struct timespec pause = { 0, left < 0.1 ? (long)(left * 1e9) : 100000000 };
-
-                if (left <= 0)
-                        break;
-                nanosleep(&pause, NULL);
-        }
-}
-
 static void take_digest(const struct copy_job *job, const struct chunk *c)
 {
         uint64_t end = vd_min(c->start + c->length, job->source->size);
@@ -207,7 +179,7 @@ int vd_copy_publish(void *context, void *slot, unsigned worker, struct vd_error 
         if (!r && job->options->progress)
                 job->options->progress(job->options->context, c->start + c->length, job->size);
         if (!c->all_zero && !job->options->layout)
-                vd_copy_keep_rate(job, c->length);
+                vd_pace_keep(&job->pace, c->length);
         return r;
 }
 
@@ -297,7 +269,7 @@ int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t
         job->dense = !o->sparse_bytes;
         job->lacks_parent = vd_image_lacks_parent(job->source);
         job->skip_depth = o->skip ? o->skip->depth : UINT_MAX;
-        job->started = now();
+        vd_pace_start(&job->pace, o->rate, o->stop);
         for (size_t i = 0; i < job->target_count; i++) {
                 int r = set_up_target(job, &job->targets[i], targets[i], err);
 

@@ -7,6 +7,7 @@
 
 #include "copy.h"
 #include "layout.h"
+#include "pace.h"
 #include "write.h"
 
 /* A run inside a chunk that is written in one way. */
@@ -90,8 +91,7 @@ struct copy_job {
         uint64_t cursor;                /* plan: guest offset up to which everything is cut */
         struct vd_extent ahead;         /* plan: the extent at the cursor, when has_ahead */
         bool has_ahead;
-        uint64_t started;               /* publish: nanoseconds, for the rate limit */
-        uint64_t moved_bytes;           /* publish: guest bytes so far that were not holes */
+        struct vd_pace pace;            /* publish */
         struct vd_copy_stats stats;
 
         pthread_mutex_t salvage_lock;   /* around options->unreadable */
@@ -112,8 +112,6 @@ void vd_copy_free_chunk(const struct copy_job *, struct chunk *);
 
 /* The bytes of an extent, as vd_extent_read(); when salvaging, zeros for those that cannot be read. */
 int vd_copy_read(struct copy_job *, const struct vd_extent *, char *to, struct vd_codec_context *, struct vd_error *);
-/* So many bytes more are through: waits until that is within the rate. */
-void vd_copy_keep_rate(struct copy_job *, uint64_t bytes);
 unsigned vd_copy_threads(const struct vd_copy_options *);
 
 /* array: address of a pointer to items.  Makes room for one item more.  -ENOMEM or 0. */

@@ -41,6 +41,7 @@ enum {
         VD_CAP_SNAPSHOTS = 4,
         VD_CAP_SET = 8,                 /* may consist of several files */
         VD_CAP_CONTAINER = 16,          /* holds disks as files: "archive:file" names one, see vd_image.inside */
+        VD_CAP_BARE = 64,               /* the file is the disk and nothing else */
         VD_CAP_SPREAD = 32,             /* and all of them have tables: a check opens them */
 };
 

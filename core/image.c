@@ -320,7 +320,12 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
                 img->file = vd_file_ref(vd_output_file(how->unpublished));
                 return 0;
         }
-        r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
+        if (how->opened) {
+                img->file = vd_file_ref(how->opened);
+                r = 0;
+        } else {
+                r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
+        }
         if (r)
                 return r;
         r = check_loop(img, err);
@@ -399,8 +404,10 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
                 img->file = vd_file_ref(how->file);
                 r = 0;
         } else {
-                r = child || how->unpublished ? 0 : split_path(img, err);
-                if (!r && !how->unpublished)
+                bool named = !how->unpublished && !how->opened;
+
+                r = child || !named ? 0 : split_path(img, err);
+                if (!r && named)
                         r = enter_directory(img, how, err);
                 if (!r)
                         r = open_file(img, how, err);

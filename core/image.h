@@ -76,6 +76,8 @@ struct vd_open {
         bool whole_set;                 /* check: with no_references, but the files of a VD_CAP_SPREAD format */
         const char *parent_path;        /* --parent: instead of the recorded names (identity is still checked) */
         const char *snapshot;           /* id or name of the snapshot to show */
+        struct vd_file *opened;         /* the file, open for reading: path is only what it is called; NULL: open path */
+        const volatile int *stop;       /* non-zero: give up with VD_ESTOPPED */
         uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
         struct vd_output *unpublished;  /* read a finished image that has no name yet from its transaction */
 };

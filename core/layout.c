@@ -24,17 +24,13 @@ struct vd_layout {
 
 /* ---- disks without a file: all zeros, or all data ---- */
 
-struct even_disk {
-        enum vd_kind kind;
-};
-
 static int even_map(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
 {
-        const struct even_disk *even = img->state;
+        const enum vd_kind *kind = img->state;
 
         (void)offset;
         (void)err;
-        ext->kind = even->kind;
+        ext->kind = *kind;
         ext->length = max;
         return 0;
 }
@@ -124,8 +120,8 @@ static int copy(struct vd_layout *layout, struct vd_image *source, struct vd_ima
                 const struct vd_copy_options *options, struct vd_copy_stats *stats, struct vd_error *err)
 {
         struct vd_copy_options planning = *options;
-        struct even_disk even = { layout->purpose == VD_LAYOUT_FULL_SIZE ? VD_DATA : VD_ZERO };
-        struct vd_image disk = { .format = &even_format, .path = "", .state = &even, .size = target->size };
+        enum vd_kind kind = layout->purpose == VD_LAYOUT_FULL_SIZE ? VD_DATA : VD_ZERO;
+        struct vd_image disk = { .format = &even_format, .path = "", .state = &kind, .size = target->size };
         struct vd_writer *writer;
         int r;
 

@@ -243,7 +243,7 @@ static int write_item(void *context, void *slot, unsigned worker, struct vd_erro
         (void)worker;
         if (!r && s->options->progress)
                 s->options->progress(s->options->context, it->position + it->length, s->size);
-        vd_copy_keep_rate(&s->job, it->length);
+        vd_pace_keep(&s->job.pace, it->length);
         return r;
 }
 

@@ -113,6 +113,7 @@ static const char *const extensions[] = { "raw", "img", "iso", "bin", "dd", "dsk
 
 const struct vd_format vd_format_raw = {
         .name = "raw", .title = "raw disk, bytes as they are", .extensions = extensions,
+        .caps = VD_CAP_BARE,
         .probe = raw_probe, .open = raw_open, .map = raw_map, .describe = raw_describe,
         .params_size = sizeof(struct raw_params), .create_opts = raw_options,
         .create = raw_create, .place = raw_place, .publish = raw_publish, .finish = raw_finish,

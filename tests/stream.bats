@@ -39,8 +39,8 @@ streamed() {
 @test "stream: what has to be packed first goes through a temporary file, and says so" {
         requires qemu-img
         disk_image disk.raw 5242880
-        capture vdtool convert -c -O qcow2 disk.raw -
-        [[ $stderr == *"note: stdout: the image is made in a temporary file"* ]]
+        vdtool convert -c -O qcow2 disk.raw - 2>note | cat >out
+        grep -q 'note: stdout: the image is made in a temporary file' note
         vdtool convert -q -c -O qcow2 disk.raw - | cat >out
         qemu-img compare -q out disk.raw
         vdtool convert -q -c disk.raw file.qcow2
@@ -123,17 +123,17 @@ streamed() {
 
 @test "stream: a file opened by the shell is written in place, keeps its holes, and may be appended to" {
         truncate -s 8M disk.raw
-        seq 20000 | head -c 100000 >head
-        dd if=head of=disk.raw conv=notrunc status=none
+        seq 20000 | head -c 100000 >first
+        dd if=first of=disk.raw conv=notrunc status=none
         echo keep >out
         ln out same
         vdtool convert -O raw disk.raw - >out
         cmp out disk.raw
         cmp same disk.raw
         [ "$(blocks_of out)" -lt 1000 ]
-        vdtool convert -O raw head - >>out
+        vdtool convert -O raw first - >>out
         same "$(size_of out)" $((8 * 1024 * 1024 + 100000))
-        cmp <(tail -c 100000 out) head
+        cmp <(tail -c 100000 out) first
 }
 
 @test "stream: the reader may go away, without a word" {
@@ -165,4 +165,89 @@ streamed() {
         truncate -s 300000 disk.qcow2
         fails_cleanly bash -c "'$VDTOOL' convert -O raw disk.qcow2 - >out"
         fails_cleanly bash -c "'$VDTOOL' convert -O qcow2 disk.qcow2 - >out"
+}
+
+@test "stream: raw from a pipe goes straight into a raw target, with its holes" {
+        disk_image disk.raw
+        export TMPDIR=$PWD/none
+        vdtool convert -f raw - out.raw < <(cat disk.raw)
+        cmp out.raw disk.raw
+        [ "$(blocks_of out.raw)" -le "$(blocks_of disk.raw)" ]
+        head -c 4096 /dev/zero | vdtool convert -q -m 1 -f raw -O raw - zeros
+        same "$(size_of zeros)" 4096
+        printf x | vdtool convert -f raw -O raw - small
+        same "$(cat small)" x
+}
+
+@test "stream: every other source is kept in a temporary file first, and says so" {
+        disk_image disk.raw
+        while read -r _ format rest; do
+                rm -f image out.raw
+                # shellcheck disable=SC2086
+                vdtool convert -q -O "$format" $rest disk.raw image
+                # shellcheck disable=SC2002
+                cat image | vdtool convert -O raw - out.raw 2>note
+                cmp -n "$(size_of disk.raw)" out.raw disk.raw || say "$format $rest" || return 1
+                grep -q 'note: -: is read into a temporary file' note
+        done < <(streamed)
+}
+
+@test "stream: from a pipe into a pipe" {
+        requires qemu-img
+        disk_image disk.raw 5242880
+        vdtool convert -O vhd disk.raw - | vdtool convert -q -O vmdk - - | vdtool convert -q -O qcow2 - - | cat >out
+        qemu-img compare -q out disk.raw
+}
+
+@test "stream: a file opened by the shell is read where it is" {
+        disk_image disk.raw
+        vdtool convert disk.raw disk.vhd
+        export TMPDIR=$PWD/none
+        vdtool convert -O raw - out.raw <disk.vhd
+        cmp out.raw disk.raw
+        fails_with "also an input" vdtool convert --force -f raw - disk.raw <disk.raw
+        fails_with "also an input" vdtool convert --force -O qcow2 - disk.vhd <disk.vhd
+        cmp out.raw disk.raw
+}
+
+@test "stream: other commands read pipes too" {
+        disk_image disk.raw
+        vdtool convert disk.raw disk.qcow2
+        # shellcheck disable=SC2002
+        same "$(cat disk.qcow2 | vdtool info --field virtual-size - 2>/dev/null)" 5244416
+        vdtool check -q - < <(cat disk.qcow2)
+        vdtool compare -q <(cat disk.qcow2) disk.raw
+        same "$(vdtool map --output json - 2>/dev/null < <(cat disk.qcow2) | jq '.[-1] | .start + .length')" 5244416
+        same "$(vdtool measure -q -O raw - < <(cat disk.qcow2))" "$(vdtool measure -O raw disk.qcow2)"
+}
+
+@test "stream: a named pipe is a source too" {
+        disk_image disk.raw
+        mkfifo pipe
+        cat disk.raw >pipe &
+        vdtool convert -q -f raw -O vdi pipe out.vdi
+        wait
+        vdtool compare out.vdi disk.raw
+}
+
+@test "stream: a source that never sends a byte is an error, not an empty disk" {
+        fails_with "nothing came" bash -c "true | '$VDTOOL' convert -f raw -O raw - out"
+        fails_with "nothing came" bash -c "true | '$VDTOOL' convert -q -O qcow2 - out"
+        fails_with "character device" bash -c "'$VDTOOL' convert -f raw -O raw - out </dev/null"
+        only_files
+}
+
+@test "stream: a pipe cannot be read twice, or written in place" {
+        disk_image disk.raw
+        capture bash -c "cat disk.raw | '$VDTOOL' convert -q -O raw - - out"
+        [ "$status" -ne 0 ]
+        fails_with "only once" bash -c "cat disk.raw | '$VDTOOL' convert -q -f raw -O raw - - out"
+        only_files disk.raw
+}
+
+@test "stream: no room for what comes leaves nothing behind" {
+        local noise='ulimit -f 1000; head -c 4M /dev/urandom'
+        fails_with "File too large" bash -c "$noise | '$VDTOOL' convert -f raw -O raw - out"
+        fails_with "File too large" bash -c "$noise | '$VDTOOL' convert -q -O raw - out"
+        only_files
 }
