@@ -3,9 +3,7 @@
 #include "codec_private.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const struct vd_codec_methods *const codecs[VD_CODEC_COUNT] = {
         [VD_CODEC_DEFLATE] = &vd_codec_deflate,
@@ -42,8 +40,7 @@ const char *vd_codec_name(enum vd_codec codec)
         return (unsigned)codec < VD_CODEC_COUNT && codecs[codec] ? codecs[codec]->name : "none";
 }
 
-/* The methods of a codec, its state made; NULL after *err was set. */
-static const struct vd_codec_methods *use(struct vd_codec_context *context, enum vd_codec codec, struct vd_error *err)
+const struct vd_codec_methods *vd_codec_use(struct vd_codec_context *context, enum vd_codec codec, struct vd_error *err)
 {
         const struct vd_codec_methods *methods = (unsigned)codec < VD_CODEC_COUNT ? codecs[codec] : NULL;
 
@@ -62,10 +59,15 @@ static const struct vd_codec_methods *use(struct vd_codec_context *context, enum
         return methods;
 }
 
+void *vd_codec_state(struct vd_codec_context *context, enum vd_codec codec)
+{
+        return context->states[codec];
+}
+
 int vd_unpack(struct vd_codec_context *context, enum vd_codec codec, const void *packed, size_t packed_bytes,
               void *unpacked, size_t unpacked_bytes, struct vd_error *err)
 {
-        const struct vd_codec_methods *methods = use(context, codec, err);
+        const struct vd_codec_methods *methods = vd_codec_use(context, codec, err);
 
         if (!methods)
                 return err->code;
@@ -76,7 +78,7 @@ int vd_pack(struct vd_codec_context *context, enum vd_codec codec, const struct 
             const void *plain, size_t plain_bytes, void *packed, size_t room, size_t *packed_bytes,
             struct vd_error *err)
 {
-        const struct vd_codec_methods *methods = use(context, codec, err);
+        const struct vd_codec_methods *methods = vd_codec_use(context, codec, err);
 
         *packed_bytes = 0;
         if (!methods)
@@ -84,30 +86,6 @@ int vd_pack(struct vd_codec_context *context, enum vd_codec codec, const struct 
         if (!methods->pack)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s units can be read but not written", methods->name);
         return methods->pack(context->states[codec], settings, plain, plain_bytes, packed, room, packed_bytes, err);
-}
-
-/* RFC 1950: the low nibble of the first byte is 8 (deflate), the high one log2(window) - 8; a bit of the second announces
- * a dictionary, which no disk image has; the two as a big-endian number are a multiple of 31. */
-static bool is_zlib_within(const uint8_t *stream, size_t bytes, unsigned window_bits)
-{
-        return bytes > 6 && (stream[0] & 15) == 8 && (unsigned)(stream[0] >> 4) + 8 <= window_bits &&
-               !(stream[1] & 0x20) && (stream[0] << 8 | stream[1]) % 31 == 0;
-}
-
-size_t vd_rewrap(enum vd_codec from, void *buffer, size_t from_bytes, enum vd_codec to,
-              const struct vd_pack_settings *settings, size_t max_packed)
-{
-        size_t n = from_bytes;
-
-        if (from == VD_CODEC_ZLIB && to == VD_CODEC_DEFLATE) {
-                if (!is_zlib_within(buffer, from_bytes, settings->window_bits))
-                        return 0;
-                n -= 2;                 /* the checksum may stay: readers ignore what follows the stream */
-                memmove(buffer, (char *)buffer + 2, n);
-        } else if (from != to) {
-                return 0;
-        }
-        return n <= max_packed ? n : 0;
 }
 
 int vd_codec_ends_early(const struct vd_codec_methods *codec, size_t got, size_t expected, struct vd_error *err)

@@ -45,10 +45,20 @@ struct vd_pack_settings {
 int vd_pack(struct vd_codec_context *, enum vd_codec, const struct vd_pack_settings *, const void *plain,
             size_t plain_bytes, void *packed, size_t room, size_t *packed_bytes, struct vd_error *);
 
-/* Turns the packed unit in buffer into one of another codec without packing it again, where that is possible: the same
- * codec, or raw deflate out of a zlib wrapper whose history window is within settings->window_bits.  Returns its
- * length, or 0 when it is not possible or would be longer than max_packed. */
-size_t vd_rewrap(enum vd_codec from, void *buffer, size_t from_bytes, enum vd_codec to,
-                 const struct vd_pack_settings *, size_t max_packed);
+/* A packed unit on its way into a format with another wrapper. */
+struct vd_rewrap {
+        enum vd_codec from, to;
+        const struct vd_pack_settings *settings;        /* of the target */
+        uint8_t *buffer;                /* holds the unit, and then the result; room bytes long */
+        size_t packed_bytes, room;
+        void *scratch;                  /* unpacked_bytes long, for the case that a checksum is needed */
+        size_t unpacked_bytes;
+        size_t max_packed;
+};
+
+/* Changes the wrapper without packing again, where that is possible: the same codec; raw deflate out of a zlib wrapper
+ * that announces a history window within settings->window_bits; raw deflate into a zlib wrapper.  Returns the length of
+ * the result, or 0 when it is not possible or would be longer than max_packed. */
+size_t vd_rewrap(struct vd_codec_context *, const struct vd_rewrap *);
 
 #endif

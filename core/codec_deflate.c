@@ -148,6 +148,18 @@ static int deflate_unpack(void *state, const void *packed, size_t packed_bytes, 
         return unpack_unfinished(tools, packed, packed_bytes, unpacked, unpacked_bytes, err);
 }
 
+bool vd_deflate_length(void *state, const void *packed, size_t packed_bytes, void *unpacked, size_t unpacked_bytes,
+                       size_t *length)
+{
+        struct deflate_tools *tools = state;
+        size_t got;
+
+        if (!tools->unpacker && !(tools->unpacker = libdeflate_alloc_decompressor()))
+                return false;
+        return libdeflate_deflate_decompress_ex(tools->unpacker, packed, packed_bytes, unpacked, unpacked_bytes,
+                                                length, &got) == LIBDEFLATE_SUCCESS && got == unpacked_bytes;
+}
+
 static int zlib_unpack(void *state, const void *packed, size_t packed_bytes, void *unpacked, size_t unpacked_bytes,
                        struct vd_error *err)
 {

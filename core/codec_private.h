@@ -23,6 +23,14 @@ struct vd_codec_methods {
 extern const struct vd_codec_methods vd_codec_deflate, vd_codec_zlib, vd_codec_zstd, vd_codec_bzip2, vd_codec_xz,
                                      vd_codec_adc, vd_codec_lzfse;
 
+/* The methods of a codec, its state made; NULL after *err was set.  And that state. */
+const struct vd_codec_methods *vd_codec_use(struct vd_codec_context *, enum vd_codec, struct vd_error *);
+void *vd_codec_state(struct vd_codec_context *, enum vd_codec);
+
+/* Unpacks a complete deflate stream of unpacked_bytes and says how long it is; false when it is not one. */
+bool vd_deflate_length(void *state, const void *packed, size_t packed_bytes, void *unpacked, size_t unpacked_bytes,
+                       size_t *length);
+
 /* What a Lempel-Ziv decoder of our own has put out, and how far it may go. */
 struct vd_lz_output {
         uint8_t *bytes;

@@ -125,7 +125,8 @@ static bool is_portable(const struct copy_target *t, const struct vd_extent *ext
 /* Moves a packed unit over.  *length stays 0 when its wrapper, window or length does not suit the target.  A unit that
  * the end of the file may have cut is not moved: unpacking it will tell. */
 static int move_packed(const struct chunk *c, const struct copy_target *t, struct portion *p,
-                       const struct vd_extent *ext, uint32_t *length, struct vd_error *err)
+                       const struct vd_extent *ext, uint32_t *length, struct vd_codec_context *codec,
+                       struct vd_error *err)
 {
         const struct vd_image *image = t->image;
         char *packed = packed_at(c, t, p, ext->start);
@@ -135,14 +136,18 @@ static int move_packed(const struct chunk *c, const struct copy_target *t, struc
                 return 0;
         r = vd_file_read(ext->file, packed, ext->packed_bytes, ext->position, err);
         if (!r)
-                *length = (uint32_t)vd_rewrap(ext->codec, packed, ext->packed_bytes, image->pack.codec,
-                                              &image->pack.settings, image->pack.max_packed);
+                *length = (uint32_t)vd_rewrap(codec, &(struct vd_rewrap){
+                        .from = ext->codec, .to = image->pack.codec, .settings = &image->pack.settings,
+                        .buffer = (uint8_t *)packed, .packed_bytes = ext->packed_bytes, .room = t->packed_stride,
+                        .scratch = c->buffer + (ext->start - c->start), .unpacked_bytes = ext->unit_bytes,
+                        .max_packed = image->pack.max_packed,
+                });
         return r;
 }
 
 /* Takes over packed what the target can hold. */
 static int move_units(struct chunk *c, const struct copy_target *t, struct portion *p,
-                      struct vd_error *err)
+                      struct vd_codec_context *codec, struct vd_error *err)
 {
         int r = 0;
 
@@ -156,7 +161,7 @@ static int move_units(struct chunk *c, const struct copy_target *t, struct porti
         for (size_t i = 0; i < c->extent_count && !r; i++) {
                 p->moved[i] = 0;
                 if (is_portable(t, &c->extents[i]))
-                        r = move_packed(c, t, p, &c->extents[i], &p->moved[i], err);
+                        r = move_packed(c, t, p, &c->extents[i], &p->moved[i], codec, err);
                 p->verbatim_units += p->moved[i] > 0;
         }
         return r;
@@ -285,7 +290,7 @@ int vd_copy_fetch(void *context, void *slot, unsigned worker, struct vd_error *e
                 uint64_t size = job->targets[i].image->size;
 
                 if (!c->all_zero)
-                        r = move_units(c, &job->targets[i], p, err);
+                        r = move_units(c, &job->targets[i], p, codec, err);
                 else if (c->start < size && job->write_zeros)
                         r = add_piece(p, c->start, vd_min(c->length, size - c->start), VD_ZERO, NULL, 0, err);
         }

@@ -396,7 +396,8 @@ int qcow2_start(struct vd_image *img, struct vd_error *err)
                 img->pack.codec = q->codec;
                 img->pack.unit = (uint32_t)q->cluster;
                 img->pack.max_packed = (uint32_t)q->cluster - 1;
-                img->pack.settings.window_bits = 12;
+                if (!img->pack.settings.window_bits)
+                        img->pack.settings.window_bits = 12;
         }
         return 0;
 }

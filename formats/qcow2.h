@@ -279,7 +279,7 @@ struct qcow2_params {
         uint64_t cluster_size;          /* 0: 64 KiB */
         uint64_t refcount_bits;         /* 0: 16 */
         uint64_t compression_level;     /* 0: default */
-        const char *compat, *compression_type, *data_file, *preallocation;
+        const char *compat, *compression_type, *deflate_window, *data_file, *preallocation;
         bool lazy_refcounts, extended_l2, data_file_raw;
 };
 extern const struct vd_opt qcow2_create_options[];

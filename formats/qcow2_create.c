@@ -16,6 +16,7 @@
 #include "util/cleanup.h"
 
 static const char *const compats[] = { "1.1", "0.10", "v3", "v2", NULL };
+static const char *const windows[] = { "4k", "32k", NULL };
 static const char *const compressions[] = { "zlib", "zstd", NULL };
 static const char *const preallocations[] = { "off", "metadata", "falloc", "full", NULL };
 
@@ -29,6 +30,9 @@ const struct vd_opt qcow2_create_options[] = {
           .help = "width of reference counts: 1, 2, 4 .. 64 (16)" },
         { .name = "compression_type", .type = VD_OPT_CHOICE, FIELD(compression_type), .argument = "TYPE",
           .choices = compressions, .help = "how compressed clusters are packed: zlib (default) or zstd" },
+        { .name = "deflate_window", .type = VD_OPT_CHOICE, FIELD(deflate_window), .argument = "SIZE",
+          .choices = windows, .help = "how far back zlib-packed clusters may refer: 4k (default), which every reader "
+                                      "accepts, or 32k" },
         { .name = "compression_level", .type = VD_OPT_COUNT, FIELD(compression_level), .argument = "LEVEL",
           .help = "1 (fastest) to 9 (smallest)" },
         { .name = "lazy_refcounts", .type = VD_OPT_FLAG, FIELD(lazy_refcounts),
@@ -70,10 +74,22 @@ static int check_together(const struct qcow2 *q, const struct qcow2_params *p, c
         return 0;
 }
 
+/* What was not asked for is taken from a source whose packed clusters then fit as they are. */
+static const struct vd_image *packed_like(const struct vd_image *img, const struct vd_image *like)
+{
+        return like && (like->format == img->format || like->is_packed) && like->pack.codec &&
+               vd_is_pow2(like->pack.unit) && like->pack.unit >= 1u << QCOW2_MIN_CLUSTER_BITS &&
+               like->pack.unit <= 1u << QCOW2_MAX_CLUSTER_BITS ? like : NULL;
+}
+
 static int use_params(struct vd_image *img, struct qcow2 *q, const struct qcow2_params *p,
                       const struct vd_create *create, struct vd_error *err)
 {
-        uint64_t cluster = p->cluster_size ? p->cluster_size : 64 << 10;
+        const struct vd_image *like = p->extended_l2 ? NULL : packed_like(img, create->like);
+        bool zstd = p->compression_type ? is(p->compression_type, "zstd")
+                                        : like && like->pack.codec == VD_CODEC_ZSTD && !is(p->compat, "0.10") &&
+                                          !is(p->compat, "v2");
+        uint64_t cluster = p->cluster_size ? p->cluster_size : like ? like->pack.unit : 64 << 10;
         uint64_t bits = p->refcount_bits ? p->refcount_bits : 16;
 
         if (!vd_is_pow2(cluster) || cluster < 1u << QCOW2_MIN_CLUSTER_BITS || cluster > 1u << QCOW2_MAX_CLUSTER_BITS)
@@ -90,7 +106,7 @@ static int use_params(struct vd_image *img, struct qcow2 *q, const struct qcow2_
         q->cluster_bits = (unsigned)__builtin_ctzll(cluster);
         q->refcount_order = (unsigned)__builtin_ctzll(bits);
         q->compressed_shift = 62 - (q->cluster_bits - 8);
-        q->codec = is(p->compression_type, "zstd") ? VD_CODEC_ZSTD : VD_CODEC_DEFLATE;
+        q->codec = zstd ? VD_CODEC_ZSTD : VD_CODEC_DEFLATE;
         q->extended = p->extended_l2;
         q->incompatible = (q->extended ? QCOW2_EXTENDED_L2 : 0) | (p->data_file ? QCOW2_DATA_FILE : 0) |
                           (q->codec == VD_CODEC_ZSTD ? QCOW2_COMPRESSION : 0);
@@ -101,6 +117,7 @@ static int use_params(struct vd_image *img, struct qcow2 *q, const struct qcow2_
                 return vd_fail(err, VD_EUSAGE, "a disk of %" PRIu64 " bytes is too large", create->size);
         img->size = vd_round_up(create->size, 512);
         img->pack.settings.level = (int)p->compression_level;
+        img->pack.settings.window_bits = is(p->deflate_window, "32k") ? 15 : 12;
         return check_together(q, p, create, err);
 }
 
