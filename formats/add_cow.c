@@ -38,7 +38,7 @@ void add_cow_close(struct vd_image *img)
 
         if (!a)
                 return;
-        vd_cache_free(a->bitmap);
+        vd_cache_free(a->bitmap.cache);
         vd_file_unref(a->image);
         free(a->image_name);
         free(a->backing_name);
@@ -163,13 +163,18 @@ int add_cow_open_bitmap(struct vd_image *img, struct vd_error *err)
         struct add_cow *a = img->state;
 
         a->clusters = vd_div_up(img->size, a->cluster);
-        a->page = vd_min(a->cluster, 4096);
         img->unit = a->cluster;
         img->write_unit = a->all_allocated ? 1 : a->cluster;
-        a->bitmap = vd_cache_new(img->file, a->header_bytes, a->page, PAGES, img->writable && !img->is_new);
-        if (!a->bitmap)
+        a->bitmap.page = vd_min(a->cluster, 4096);
+        a->bitmap.position = a->header_bytes;
+        if (img->is_new)
+                a->bitmap.stored = UINT64_MAX - a->header_bytes;
+        else if (vd_file_size(img->file) > a->header_bytes)
+                a->bitmap.stored = vd_file_size(img->file) - a->header_bytes;
+        a->bitmap.cache = vd_cache_new(img->file, a->header_bytes, a->bitmap.page, PAGES, img->writable && !img->is_new);
+        if (!a->bitmap.cache)
                 return vd_fail(err, -ENOMEM, "cache of the bitmap");
-        vd_cache_allow_short(a->bitmap, 0);
+        vd_cache_allow_short(a->bitmap.cache, 0);
         return 0;
 }
 
@@ -188,6 +193,9 @@ static int add_cow_open(struct vd_image *img, struct vd_error *err)
                 r = add_parent(img, a, err);
         if (!r)
                 r = add_cow_open_bitmap(img, err);
+        if (!r && img->writable && !a->all_allocated && a->bitmap.stored < vd_div_up(a->clusters, 8))
+                r = vd_fail(err, VD_ECORRUPT, "the file ends at %" PRIu64 ", inside the bitmap of %" PRIu64 " bytes at %" PRIu64,
+                            vd_file_size(img->file), vd_div_up(a->clusters, 8), a->header_bytes);
         if (r)
                 add_cow_close(img);
         return r;
@@ -206,37 +214,6 @@ static int add_cow_accept_parent(struct vd_image *child, struct vd_image *parent
 }
 
 /* ---- map ---- */
-
-/* How many clusters from first (< end) on have the same bit; at most as many as are cheap to find. */
-int add_cow_run(struct vd_image *img, uint64_t first, uint64_t end, bool *set, uint64_t *run, struct vd_error *err)
-{
-        enum { PAGES_MOST = 64 };
-        struct add_cow *a = img->state;
-        uint64_t per_page = a->page * 8, stored = vd_file_size(img->file), at = first;
-
-        if (!img->is_new) {
-                if (a->header_bytes + first / 8 >= stored)
-                        return vd_fail(err, VD_ECORRUPT, "the bit of cluster %" PRIu64 " is at %" PRIu64
-                                       ", but the file ends at %" PRIu64, first, a->header_bytes + first / 8, stored);
-                end = vd_min(end, (stored - a->header_bytes) * 8);
-        }
-        for (unsigned pages = 0; at < end && pages < PAGES_MOST; pages++) {
-                uint64_t base = vd_round_down(at, per_page), stop = vd_min(end, base + per_page);
-                void *bits;
-                bool here;
-                int r = vd_cache_get(a->bitmap, a->header_bytes + base / 8, &bits, err);
-
-                if (r)
-                        return vd_error_prefix(err, "bitmap");
-                at += vd_bits_run(bits, at - base, stop - base, false, pages ? &here : set);
-                if (pages && here != *set)
-                        at = base;
-                if (at < stop)
-                        break;
-        }
-        *run = at - first;
-        return 0;
-}
 
 /* Bytes of the image file. */
 static int map_image(struct vd_image *img, uint64_t offset, uint64_t max, struct vd_extent *ext, struct vd_error *err)
@@ -272,7 +249,7 @@ static int add_cow_map(struct vd_image *img, uint64_t offset, uint64_t max, stru
 
         if (a->all_allocated)
                 return map_image(img, offset, max, ext, err);
-        r = add_cow_run(img, first, vd_div_up(offset + length, a->cluster), &set, &run, err);
+        r = vd_bitmap_run(&a->bitmap, first, vd_div_up(offset + length, a->cluster), &set, &run, err);
         if (r)
                 return r;
         length = vd_min(length, (first + run) * a->cluster - offset);

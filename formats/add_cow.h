@@ -6,10 +6,9 @@
 #include <assert.h>
 #include <stddef.h>
 
-#include "core/cache.h"
 #include "core/check.h"
 #include "core/image.h"
-#include "formats/shared/blocktable.h"
+#include "formats/shared/bitmap.h"
 #include "util/endian.h"
 
 enum {
@@ -45,8 +44,7 @@ struct add_cow {
         char *image_name, *backing_name;        /* backing: NULL when there is none */
         char image_format[17], backing_format[17];
         struct vd_file *image;          /* NULL: no references were to be opened */
-        struct vd_cache *bitmap;
-        uint64_t page;                  /* of that cache; divides the bitmap */
+        struct vd_bitmap bitmap;
 };
 
 struct add_cow_params {
@@ -57,7 +55,6 @@ struct add_cow_params {
 void add_cow_close(struct vd_image *);
 /* img->size is known. */
 int add_cow_open_bitmap(struct vd_image *, struct vd_error *);
-int add_cow_run(struct vd_image *, uint64_t first, uint64_t end, bool *set, uint64_t *run, struct vd_error *);
 
 /* add_cow_write.c */
 extern const struct vd_opt add_cow_create_opts[];

@@ -95,14 +95,14 @@ static int check_spare_bits(struct vd_image *img, const struct add_cow *a, struc
         return 0;
 }
 
-static int count_bits(struct vd_image *img, const struct add_cow *a, struct vd_findings *findings, struct vd_error *err)
+static int count_bits(const struct add_cow *a, struct vd_findings *findings, struct vd_error *err)
 {
-        uint64_t stored = vd_file_size(img->file) - a->header_bytes, end = vd_min(a->clusters, stored * 8);
+        uint64_t end = a->clusters / 8 < a->bitmap.stored ? a->clusters : a->bitmap.stored * 8;
 
         for (uint64_t at = 0; at < end;) {
                 uint64_t run;
                 bool set;
-                int r = add_cow_run(img, at, end, &set, &run, err);
+                int r = vd_bitmap_run(&a->bitmap, at, end, &set, &run, err);
 
                 if (r)
                         return r;
@@ -142,5 +142,5 @@ int add_cow_check(struct vd_image *img, struct vd_check *check, struct vd_error 
         if (size <= a->header_bytes)
                 return 0;
         r = check_spare_bits(img, a, findings, err);
-        return r ? r : count_bits(img, a, findings, err);
+        return r ? r : count_bits(a, findings, err);
 }

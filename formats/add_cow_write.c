@@ -142,7 +142,7 @@ int add_cow_place(struct vd_image *img, const struct vd_request *request, struct
                                     .file = a->image, .position = request->start };
         if (a->all_allocated || request->kind == VD_DATA)
                 return 0;
-        int r = add_cow_run(img, first, vd_div_up(request->start + request->length, a->cluster), &set, &run, err);
+        int r = vd_bitmap_run(&a->bitmap, first, vd_div_up(request->start + request->length, a->cluster), &set, &run, err);
 
         if (r)
                 return r;
@@ -152,42 +152,21 @@ int add_cow_place(struct vd_image *img, const struct vd_request *request, struct
         return 0;
 }
 
-/* Gives the bits of clusters [first, end) a value. */
-static int fill_bits(struct vd_image *img, uint64_t first, uint64_t end, bool value, struct vd_error *err)
-{
-        struct add_cow *a = img->state;
-        uint64_t per_page = a->page * 8;
-
-        while (first < end) {
-                uint64_t base = vd_round_down(first, per_page), stop = vd_min(end, base + per_page);
-                uint64_t position = a->header_bytes + base / 8;
-                void *bits;
-                int r = vd_cache_get(a->bitmap, position, &bits, err);
-
-                if (r)
-                        return vd_error_prefix(err, "bitmap");
-                if (vd_bits_fill(bits, first - base, stop - base, false, value))
-                        vd_cache_dirty(a->bitmap, position);
-                first = stop;
-        }
-        return 0;
-}
-
 int add_cow_publish(struct vd_image *img, const struct vd_place *place, struct vd_error *err)
 {
         const struct add_cow *a = img->state;
 
         if (a->all_allocated)
                 return 0;
-        return fill_bits(img, place->start / a->cluster, vd_div_up(place->start + place->length, a->cluster),
-                         place->kind == VD_DATA, err);
+        return vd_bitmap_fill(&a->bitmap, place->start / a->cluster, vd_div_up(place->start + place->length, a->cluster),
+                              place->kind == VD_DATA, err);
 }
 
 int add_cow_flush(struct vd_image *img, struct vd_error *err)
 {
         struct add_cow *a = img->state;
 
-        return vd_cache_flush(a->bitmap, err);
+        return vd_cache_flush(a->bitmap.cache, err);
 }
 
 static int write_header(struct vd_image *img, struct vd_error *err)
@@ -220,7 +199,7 @@ int add_cow_finish(struct vd_image *img, struct vd_error *err)
 {
         struct add_cow *a = img->state;
         uint64_t end = a->header_bytes + vd_round_up(vd_div_up(a->clusters, 8), a->cluster);
-        int r = vd_cache_flush(a->bitmap, err);
+        int r = vd_cache_flush(a->bitmap.cache, err);
 
         if (r || !img->is_new)
                 return r;
