@@ -17,7 +17,7 @@ static const struct vd_opt formats_opts[] = {
 /* Column headings as the capability table has them, JSON keys, and how to tell. */
 static bool can_read(const struct vd_format *f) { return f->map != NULL; }
 static bool can_create(const struct vd_format *f) { return f->create != NULL; }
-static bool can_write(const struct vd_format *f) { return f->place && f->publish; }
+static bool can_write(const struct vd_format *f) { return f->place && f->publish && !(f->caps & VD_CAP_CONTAINER); }
 static bool can_back(const struct vd_format *f) { return f->caps & VD_CAP_BACKING; }
 static bool can_pack(const struct vd_format *f) { return f->caps & VD_CAP_PACKED; }
 static bool can_check(const struct vd_format *f) { return f->walk || f->check; }
