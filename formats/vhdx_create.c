@@ -78,19 +78,27 @@ static uint32_t default_block(const struct vhdx *v, uint64_t size)
                : size <= 32ull << 40 ? 32 * VHDX_MIB : 64 * VHDX_MIB;
 }
 
+/* The disk that is copied into the new one, when it is a VHDX too: what nobody asked for is as it is there. */
+static const struct vhdx *copied_disk(const struct vd_create *create)
+{
+        return create->like && create->like->format->create == vhdx_create ? create->like->state : NULL;
+}
+
 static int choose_sizes(struct vd_image *img, const struct vd_create *create, const struct vhdx_params *params,
                         struct vd_error *err)
 {
         struct vhdx *v = img->state;
         const struct vhdx *parent = create->backing ? create->backing->state : NULL;
-        uint64_t block = params->block_bytes ? params->block_bytes : default_block(v, create->size);
+        const struct vhdx *like = parent ? parent : copied_disk(create);
+        uint64_t block = params->block_bytes ? params->block_bytes
+                         : like && !parent ? like->block_bytes : default_block(v, create->size);
         uint64_t log = params->log_bytes ? params->log_bytes : VHDX_MIB;
-        int r = choose_sector("logical_sector_size", params->logical_bytes, parent ? parent->logical_bytes : 512,
+        int r = choose_sector("logical_sector_size", params->logical_bytes, like ? like->logical_bytes : 512,
                               &v->logical_bytes, err);
 
         if (!r)
-                r = choose_sector("physical_sector_size", params->physical_bytes,
-                                  parent ? parent->physical_bytes : 4096, &v->physical_bytes, err);
+                r = choose_sector("physical_sector_size", params->physical_bytes, like ? like->physical_bytes : 4096,
+                                  &v->physical_bytes, err);
         if (r)
                 return r;
         if (parent && parent->logical_bytes != v->logical_bytes)
@@ -118,8 +126,30 @@ static int choose_sizes(struct vd_image *img, const struct vd_create *create, co
         return 0;
 }
 
+/* Whose user metadata the new disk gets: all of a copied one, of a parent's what belongs to the virtual disk. */
+static const struct vhdx *metadata_source(const struct vd_create *create, uint32_t *flags)
+{
+        const struct vhdx *like = copied_disk(create);
+
+        *flags = like ? VHDX_ITEM_USER : VHDX_ITEM_USER | VHDX_ITEM_DISK;
+        return like ? like : create->backing ? create->backing->state : NULL;
+}
+
+/* Bytes of the metadata region: table, known items, the user's items. */
+static uint64_t metadata_bytes(const struct vd_create *create)
+{
+        uint32_t flags;
+        const struct vhdx *source = metadata_source(create, &flags);
+        uint64_t bytes = 2 * VHDX_TABLE_BYTES + VHDX_TABLE_BYTES;
+
+        for (size_t i = 0; source && i < source->item_count; i++)
+                if ((source->items[i].flags & flags) == flags)
+                        bytes += vd_round_up(source->items[i].length, 8);
+        return vd_round_up(bytes, VHDX_MIB);
+}
+
 /* Everything in front of the blocks. */
-static int lay_out(struct vd_image *img, struct vd_error *err)
+static int lay_out(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
 {
         struct vhdx *v = img->state;
         struct vhdx_region fixed = { .length = VHDX_MIB, .known = true, .what = "the header section" };
@@ -128,10 +158,10 @@ static int lay_out(struct vd_image *img, struct vd_error *err)
         uint64_t bat_bytes = vd_max(vd_round_up(8 * vhdx_bat_entries(v, img->size), VHDX_MIB), VHDX_MIB);
         int r = vhdx_add_region(v, &fixed, err);
 
-        v->metadata = (struct vhdx_region){ .position = log.position + log.length, .length = VHDX_MIB, .known = true,
-                                            .what = "the metadata region" };
-        v->bat = (struct vhdx_region){ .position = v->metadata.position + VHDX_MIB, .length = bat_bytes, .known = true,
-                                       .what = "the BAT" };
+        v->metadata = (struct vhdx_region){ .position = log.position + log.length, .known = true,
+                                            .length = metadata_bytes(create), .what = "the metadata region" };
+        v->bat = (struct vhdx_region){ .position = v->metadata.position + v->metadata.length, .known = true,
+                                       .length = bat_bytes, .what = "the BAT" };
         memcpy(v->metadata.guid, vhdx_metadata_guid, 16);
         memcpy(v->bat.guid, vhdx_bat_guid, 16);
         if (!r)
@@ -146,50 +176,81 @@ static int lay_out(struct vd_image *img, struct vd_error *err)
         return r;
 }
 
-/* The metadata region without the disk id, which may not be known yet. */
+/* Appends an item to table and region; *offset moves. */
+static int add_item(struct vd_image *img, const struct vhdx_item *item, const void *value, uint32_t *offset,
+                    struct vd_error *err)
+{
+        struct vhdx *v = img->state;
+        struct vhdx_item *added = &v->items[v->item_count];
+        struct vhdx_item_disk disk = { .length = le32_put(item->length), .flags = le32_put(item->flags) };
+        uint64_t entry = v->metadata.position + sizeof(struct vhdx_metadata_disk) + v->item_count * sizeof(disk);
+        int r = 0;
+
+        *added = *item;
+        added->offset = item->length ? *offset : 0;
+        added->position = v->metadata.position + added->offset;
+        memcpy(disk.guid, item->guid, 16);
+        disk.offset = le32_put(added->offset);
+        v->item_count++;
+        *offset += (uint32_t)vd_round_up(item->length, 8);
+        if (item->length)
+                r = vd_file_write(img->file, value, item->length, added->position, err);
+        return r ? r : vd_file_write(img->file, &disk, sizeof(disk), entry, err);
+}
+
+static int copy_user_items(struct vd_image *img, const struct vhdx *like, uint32_t flags, uint32_t *offset,
+                           struct vd_error *err)
+{
+        VD_AUTOFREE uint8_t *bytes = malloc(VHDX_ITEM_MAX);
+        int r = bytes ? 0 : vd_fail(err, -ENOMEM, "user metadata");
+
+        for (size_t i = 0; i < like->item_count && !r; i++) {
+                const struct vhdx_item *item = &like->items[i];
+
+                if ((item->flags & flags) != flags)
+                        continue;
+                r = vd_file_read(like->file, bytes, item->length, item->position, err);
+                if (!r)
+                        r = add_item(img, item, bytes, offset, err);
+        }
+        return r;
+}
+
+/* The metadata region; the disk id may not be known yet. */
 static int write_metadata(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
 {
         struct vhdx *v = img->state;
+        uint32_t flags;
+        const struct vhdx *source = metadata_source(create, &flags);
+        struct vhdx_metadata_disk head = { .reserved = le16_put(0) };
         struct vhdx_parameters_disk parameters = { le32_put(v->block_bytes), le32_put(v->parameter_flags) };
         le64 size = le64_put(img->size);
         le32 logical = le32_put(v->logical_bytes), physical = le32_put(v->physical_bytes);
         VD_AUTOFREE uint8_t *locator = NULL;
         const void *values[VHDX_KNOWN] = { &parameters, &size, v->disk_id, &logical, &physical, NULL };
-        struct {
-                struct vhdx_metadata_disk head;
-                struct vhdx_item_disk items[VHDX_KNOWN];
-        } table = { .head = { .signature = "metadat" } };
         uint32_t offset = VHDX_TABLE_BYTES, locator_bytes = 0;
         int r = 0;
 
-        if (vhdx_is_differencing(v))
+        v->items = calloc(VHDX_KNOWN + (source ? source->item_count : 0), sizeof(*v->items));
+        if (!v->items)
+                r = vd_fail(err, -ENOMEM, "metadata items");
+        if (!r && vhdx_is_differencing(v))
                 r = vhdx_make_locator(img, create, &locator, &locator_bytes, err);
         values[VHDX_LOCATOR] = locator;
-        v->items = calloc(VHDX_KNOWN, sizeof(*v->items));
-        if (!r && !v->items)
-                r = vd_fail(err, -ENOMEM, "metadata items");
         for (unsigned i = 0; i < VHDX_KNOWN && !r; i++) {
                 const struct vhdx_known_item *known = &vhdx_known_items[i];
-                struct vhdx_item *item = &v->items[i];
+                struct vhdx_item item = { .length = known->length ? known->length : locator_bytes,
+                                          .flags = known->flags };
 
-                if (!values[i])
-                        continue;
-                memcpy(item->guid, known->guid, 16);
-                item->offset = offset;
-                item->length = known->length ? known->length : locator_bytes;
-                item->flags = known->flags;
-                item->position = v->metadata.position + offset;
-                v->item_count = i + 1;
-                memcpy(table.items[i].guid, known->guid, 16);
-                table.items[i].offset = le32_put(offset);
-                table.items[i].length = le32_put(item->length);
-                table.items[i].flags = le32_put(item->flags);
-                offset += (uint32_t)vd_round_up(item->length, 8);
-                r = vd_file_write(img->file, values[i], item->length, item->position, err);
+                memcpy(item.guid, known->guid, 16);
+                if (values[i])
+                        r = add_item(img, &item, values[i], &offset, err);
         }
-        memcpy(table.head.signature, "metadata", 8);
-        table.head.count = le16_put((uint16_t)v->item_count);
-        return r ? r : vd_file_write(img->file, &table, sizeof(table), v->metadata.position, err);
+        if (!r && source)
+                r = copy_user_items(img, source, flags, &offset, err);
+        memcpy(head.signature, "metadata", 8);
+        head.count = le16_put((uint16_t)v->item_count);
+        return r ? r : vd_file_write(img->file, &head, sizeof(head), v->metadata.position, err);
 }
 
 /* All blocks of a fixed disk, one after the other. */
@@ -214,8 +275,10 @@ static int place_all(struct vd_image *img, const char *mode, struct vd_error *er
 
 static int choose_id(struct vhdx *v, const struct vd_create *create, const char *uuid, struct vd_error *err)
 {
-        if (create->backing)
-                memcpy(v->disk_id, ((const struct vhdx *)create->backing->state)->disk_id, 16);
+        const struct vhdx *like = create->backing ? create->backing->state : copied_disk(create);
+
+        if (like)
+                memcpy(v->disk_id, like->disk_id, 16);
         if (uuid && (!vd_guid_parse(uuid, VD_GUID_MICROSOFT, v->disk_id) || vd_guid_is_zero(v->disk_id)))
                 return vd_fail(err, VD_EUSAGE, "uuid '%s' is not of the form 01234567-89ab-cdef-0123-456789abcdef, "
                                "or is zero", uuid);
@@ -245,7 +308,7 @@ int vhdx_create(struct vd_image *img, const struct vd_create *create, struct vd_
         if (!r)
                 r = choose_id(v, create, params->uuid, err);
         if (!r)
-                r = lay_out(img, err);
+                r = lay_out(img, create, err);
         if (!r)
                 r = write_metadata(img, create, err);
         if (!r && v->type == VHDX_FIXED)
