@@ -1,11 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# make.sh DIRECTORY: makes the fixtures again, with qemu-img, qemu-io, mke2fs and vhd.bash.  Identifiers and times
+# make.sh DIRECTORY: makes the fixtures again, with qemu-img, qemu-io, mke2fs, vhd.bash and vhdx.bash.  Identifiers and times
 # differ from run to run, so what is stored here changes only when somebody wants it to.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/images/vhd.bash
 . "$here/vhd.bash"
+# shellcheck source=tests/images/vhdx.bash
+. "$here/vhdx.bash"
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 work=$(mktemp -d)
@@ -109,6 +111,45 @@ child() {       # child PARENT-UUID PARENT-NAME LOCATOR-NAME
 cp dynamic.vhd parent.vhd && keep parent.vhd good-vhd-parent
 parent_uuid=$(od -An -v -tx1 -j 68 -N 16 parent.vhd | tr -d ' \n')
 child "$parent_uuid" good-vhd-parent '.\good-vhd-parent' >child.vhd && keep child.vhd good-vhd-child
+
+# --- good VHDX ----------------------------------------------------------------------------------------------------------
+
+vhdx() { qemu-img convert -f raw -O vhdx -o "$1" "$2" "$3"; }
+
+vhdx subformat=dynamic,block_size=1M small.raw dynamic.vhdx && keep dynamic.vhdx good-vhdx-dynamic
+vhdx subformat=fixed,block_state_zero=off small.raw fixed.vhdx && keep fixed.vhdx good-vhdx-fixed
+
+# A log that was not replayed.  Entry 7 (sectors 251 to 253) turns block 2 into zeros and clears 64 KiB of block 0, entry 8
+# (254, 255, 0) lets block 2 point to new space at the end, which it adds, and says that 7 is needed.  Around them: an older
+# run, an entry of another log with a higher number, one that was torn.
+cp dynamic.vhdx x.vhdx
+guid=00112233445566778899aabbccddeeff
+end=$(stat -c %s x.vhdx)
+vhdx_headers x.vhdx 48 $guid
+dd if=x.vhdx of=bat bs=4096 skip=512 count=1 status=none
+poke bat 16 0200000000000000
+head -c 4096 /dev/zero >zeros
+head -c 4096 /dev/zero | tr '\0' '\377' >wrong
+vhdx_entry $guid 7 $((251 * 4096)) "$end" "$end" data:$((0x200000)):bat data:$((0x201000)):wrong \
+        zero:$(($(vhdx_number x.vhdx $((0x200000)) 8) - 6)):65536 | vhdx_log x.vhdx 251
+poke bat 16 "$(l64 $((end | 6)))"
+vhdx_entry $guid 8 $((251 * 4096)) "$end" $((end + 1048576)) data:$((0x200000)):bat data:$((0x201000)):zeros |
+        vhdx_log x.vhdx 254
+vhdx_entry $guid 3 $((20 * 4096)) "$end" "$end" data:$((0x200000)):wrong | vhdx_log x.vhdx 20
+vhdx_entry ${guid/00/01} 99 $((30 * 4096)) "$end" "$end" data:$((0x200000)):wrong | vhdx_log x.vhdx 30
+vhdx_entry $guid 9 $((251 * 4096)) "$end" "$end" data:$((0x200000)):wrong >entry
+poke entry 4090 55 && vhdx_log x.vhdx 1 <entry
+keep x.vhdx good-vhdx-log
+
+# A differencing disk by hand, and its parent.
+cp small.raw parent.raw && truncate -s 4M parent.raw
+vhdx subformat=dynamic,block_size=1M parent.raw parent.vhdx && keep parent.vhdx good-vhdx-parent
+qemu-img create -q -f vhdx -o block_size=1M x.vhdx 4M
+at=65536
+[ "$(vhdx_number parent.vhdx 65544 8)" -gt "$(vhdx_number parent.vhdx 131080 8)" ] || at=131072
+vhdx_make_child x.vhdx "$(vhdx_locator parent_linkage "{$(vhdx_guid parent.vhdx $((at + 32)))}" \
+        relative_path '.\good-vhdx-parent' absolute_win32_path '\\?\C:\disks\good-vhdx-parent')"
+keep x.vhdx good-vhdx-child
 
 # --- good qcow2 ---------------------------------------------------------------------------------------------------------
 
