@@ -115,7 +115,7 @@ only_files() {
 # The command must fail; bash ignores a failing "! command" in the middle of a test.
 refute() {
         if "$@"; then
-                say "should have failed: $*"
+                say "should have failed: ${*:1:4} ..."
         fi
 }
 

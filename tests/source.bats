@@ -70,9 +70,12 @@ sources() { git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -
 }
 
 @test "on-disk structs have their sizes asserted" {
-        local file
+        local file name
         for file in $(grep -lE '^struct [a-z0-9_]+_disk \{' -r formats); do
-                [ "$(grep -cE '^struct [a-z0-9_]+_disk \{' "$file")" -le "$(grep -c 'static_assert(sizeof' "$file")" ] || say "$file"
+                for name in $(sed -nE 's/^struct ([a-z0-9_]+_disk) \{.*/\1/p' "$file"); do
+                        tr '\n' ' ' <"$file" | grep -oE 'static_assert\([^;]*;' | grep -q "sizeof(struct $name)" ||
+                                say "$file: struct $name"
+                done
         done
 }
 
