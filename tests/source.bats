@@ -73,6 +73,10 @@ sources() { git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -
         local file name
         for file in $(grep -lE '^struct [a-z0-9_]+_disk \{' -r formats); do
                 for name in $(sed -nE 's/^struct ([a-z0-9_]+_disk) \{.*/\1/p' "$file"); do
+                        # of fields in byte order, or it does not stand on a disk
+                        sed -n "/^struct $name {/,/^};/p" "$file" | grep -qE '\b[bl]e(16|32|64) ' || continue
+                        # part of another one, whose size counts
+                        ! grep -qE "^ +struct $name [a-z]" "$file" || continue
                         tr '\n' ' ' <"$file" | grep -oE 'static_assert\([^;]*;' | grep -q "sizeof(struct $name)" ||
                                 say "$file: struct $name"
                 done
@@ -89,7 +93,7 @@ sources() { git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -
         for name in $(sed -n 's/^VD_COMMAND(\(.*\))/\1/p' cmd/commands.def); do
                 vdtool --list-commands | grep -qx "$name" || say "$name"
         done
-        same "$(sed -n 's/^VD_FORMAT(\(.*\))/\1/p' formats/formats.def | sort)" "$(vdtool formats --names | sort)"
+        same "$(sed -n 's/^VD_FORMAT(\(.*\))/\1/p' formats/formats.def | tr _ - | sort)" "$(vdtool formats --names | sort)"
 }
 
 @test "every header can be included alone" {
