@@ -4,7 +4,7 @@
 # make demo          a real VHD becomes a qcow2         make bench        ratios against qemu-img and cp (BENCH_DIR=, BENCH_MIB=)
 # make install       PREFIX=/usr/local DESTDIR=         make lint         shellcheck on every script
 # make uninstall     the same                           make clean
-# knobs: V=1 shows command lines, WERROR=1 makes warnings errors, D=asan|tsan sanitizes, NO_ISAL=1 leaves a library out
+# knobs: V=1 shows command lines, WERROR=1 makes warnings errors, D=asan|tsan sanitizes, NO_ISAL=1, NO_LIBNBD=1 leave libraries out
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -16,14 +16,14 @@ PROGRAM ?= $(if $(D),$(BUILD)/vdtool,vdtool)
 VERSION := 0.1.0
 
 LIBS     := popt jansson zlib libdeflate libzstd liblzma expat nettle
-OPTIONAL := $(if $(NO_ISAL),,libisal)
+OPTIONAL := $(if $(NO_ISAL),,libisal) $(if $(NO_LIBNBD),,libnbd)
 
 # Debian packages; those of OPTIONAL_PACKAGES do not exist on every architecture.
 BUILD_PACKAGES    := gcc clang make pkg-config libc6-dev libpopt-dev libjansson-dev zlib1g-dev libdeflate-dev libzstd-dev \
                      liblzma-dev libbz2-dev libarchive-dev libexpat1-dev nettle-dev
 TEST_PACKAGES     := bats qemu-utils 7zip libvhdi-utils libvmdk-utils libqcow-utils xz-utils bzip2 e2fsprogs jq openssl \
-                     procps man-db shellcheck strace valgrind
-OPTIONAL_PACKAGES := libisal-dev
+                     procps man-db shellcheck strace valgrind nbdkit
+OPTIONAL_PACKAGES := libisal-dev libnbd-dev
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 comma    := ,

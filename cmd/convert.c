@@ -11,6 +11,7 @@
 #include "cmd/stream_out.h"
 #include "core/check.h"
 #include "core/copy.h"
+#include "core/file_nbd.h"
 #include "util/checked.h"
 #include "util/cleanup.h"
 #include "util/text.h"
@@ -411,8 +412,8 @@ static int open_existing(struct conversion *c, struct vd_error *err)
         };
         int ret;
 
-        /* A window is a piece of a plain disk, whatever happens to stand there now. */
-        if (!how.format && (how.window_offset || how.window_size))
+        /* A window is a piece of a plain disk, whatever happens to stand there now; an export is one too. */
+        if (!how.format && (how.window_offset || how.window_size || vd_file_is_nbd_uri(c->target_path)))
                 how.format = "raw";
         c->existing_source = (struct vd_source){ .references = args->source.references,
                                                  .no_lock = args->source.no_lock };

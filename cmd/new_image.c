@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/file_nbd.h"
 #include "core/spool.h"
 #include "util/cleanup.h"
 #include "util/text.h"
@@ -115,8 +116,11 @@ int vd_new_image_init(struct vd_new_image *new, const char *path, const struct v
                    struct vd_error *err)
 {
         struct general_options general = { 0 };
-        int ret = choose_format(new, path, args->format, err);
+        int ret;
 
+        if (path && vd_file_is_nbd_uri(path))
+                return vd_fail(err, VD_EUSAGE, "%s: an NBD export is not created; convert -n writes into it", path);
+        ret = choose_format(new, path, args->format, err);
         if (ret)
                 return ret;
         ret = read_options(new, args, &general, err);
@@ -294,6 +298,9 @@ int vd_check_not_input(const char *path, struct vd_image *const *inputs, size_t 
         struct stat st;
         size_t i;
 
+        for (i = 0; i < count && vd_file_is_nbd_uri(path); i++)
+                if (!strcmp(inputs[i]->path, path))
+                        return vd_fail(err, VD_EUSAGE, "%s: the output is also an input", path);
         if (stat(path, &st))
                 return 0;
         for (i = 0; i < count; i++)

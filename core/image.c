@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_nbd.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -166,6 +167,7 @@ static int try_parent(struct vd_image *img, const char *name, bool resolve, cons
         struct vd_open parent_how = {
                 .format = img->parent_ref.format, .policy = img->policy,
                 .lock = how->lock == VD_LOCK_WRITE ? VD_LOCK_READ : how->lock, .lock_warn = how->lock_warn,
+                .path_is_foreign = resolve, .stop = how->stop,
         };
         int r;
 
@@ -250,6 +252,11 @@ static struct vd_image *new_image(const char *path, struct vd_error *err)
         return img;
 }
 
+static bool is_export(const struct vd_image *img, const struct vd_open *how)
+{
+        return !how->path_is_foreign && !how->opened && !how->unpublished && !how->file && vd_file_is_nbd_uri(img->path);
+}
+
 /* A directory stands for the file in it that some format looks for. */
 static int enter_directory(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
@@ -312,6 +319,7 @@ static int check_inside(struct vd_image *img, struct vd_error *err)
 
 static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
+        unsigned flags = how->write ? VD_FILE_WRITE : VD_FILE_READ;
         struct vd_file *window;
         int r;
 
@@ -324,7 +332,8 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
                 img->file = vd_file_ref(how->opened);
                 r = 0;
         } else {
-                r = vd_file_open(&img->file, img->path, how->write ? VD_FILE_WRITE : VD_FILE_READ, err);
+                r = is_export(img, how) ? vd_file_open_nbd(&img->file, img->path, flags, how->stop, err)
+                                        : vd_file_open(&img->file, img->path, flags, err);
         }
         if (r)
                 return r;
@@ -352,9 +361,10 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
 
 /* What nobody recognises is a raw disk, unless its name says otherwise: then it is more likely to be an image that was
  * damaged or cut short, or the first part of a split one, and reading it as raw would invent a disk. */
-static int guess_format(struct vd_image *img, struct vd_error *err)
+static int guess_format(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
-        const struct vd_format *named = vd_format_by_extension(img->path);
+        /* What an export is called says nothing: "disk.qcow2" may well be the disk inside. */
+        const struct vd_format *named = is_export(img, how) ? NULL : vd_format_by_extension(img->path);
         enum vd_match match;
         int r = vd_format_by_content(img->file, &img->format, &match, err);
 
@@ -371,7 +381,7 @@ static int guess_format(struct vd_image *img, struct vd_error *err)
 static int choose_format(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
         if (!how->format)
-                return guess_format(img, err);
+                return guess_format(img, how, err);
         img->format = vd_format_by_name(how->format);
         if (!img->format) {
                 char buffer[512];
@@ -404,7 +414,7 @@ static int open_at(struct vd_image **out, const char *path, const struct vd_open
                 img->file = vd_file_ref(how->file);
                 r = 0;
         } else {
-                bool named = !how->unpublished && !how->opened;
+                bool named = !how->unpublished && !how->opened && !is_export(img, how);
 
                 r = child || !named ? 0 : split_path(img, err);
                 if (!r && named)

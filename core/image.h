@@ -78,6 +78,7 @@ struct vd_open {
         const char *snapshot;           /* id or name of the snapshot to show */
         struct vd_file *opened;         /* the file, open for reading: path is only what it is called; NULL: open path */
         const volatile int *stop;       /* non-zero: give up with VD_ESTOPPED */
+        bool path_is_foreign;           /* some image names it: it is a file, and never an NBD export */
         uint64_t window_offset, window_size;    /* part of the file to take as the image; size 0: all */
         struct vd_output *unpublished;  /* read a finished image that has no name yet from its transaction */
 };
