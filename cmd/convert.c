@@ -435,6 +435,10 @@ static int convert_to_existing(struct conversion *c, struct vd_copy_stats *stats
         if (c->existing->size < c->source->size)
                 return vd_fail(err, VD_EUSAGE, "%s: its disk of %" PRIu64 " bytes is smaller than the source of %"
                                PRIu64, c->target_path, c->existing->size, c->source->size);
+        for (i = 0; i < c->input_count; i++)
+                if (vd_image_would_change(c->existing, c->inputs[i]))
+                        return vd_fail(err, VD_EUSAGE, "%s: writing to it would change the input %s", c->target_path,
+                                       c->inputs[i]->path);
         ret = copy(c, &c->existing, 1, NULL, stats, err);
         if (ret)
                 return ret;

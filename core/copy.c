@@ -221,6 +221,8 @@ static int set_up_target(struct copy_job *job, struct copy_target *t, struct vd_
         if (image->size < job->source->size)
                 return vd_fail(err, VD_EUSAGE, "%s: a disk of %" PRIu64 " bytes does not fit into one of %" PRIu64,
                                image->path, job->source->size, image->size);
+        if (!image->is_new && job->target_count > 1)
+                return vd_fail(err, VD_EUSAGE, "%s: an old image is written alone", image->path);
         if (o->compress && !image->pack.codec)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s: %s images of this kind hold no compressed data",
                                image->path, image->format->name);
@@ -236,7 +238,12 @@ static int set_up_target(struct copy_job *job, struct copy_target *t, struct vd_
         t->write_zeros = job->dense || !((image->is_new && !image->parent_ref.count) || o->target_is_zero);
         job->write_zeros = job->write_zeros || t->write_zeros;
         job->needs_digest = job->needs_digest || (image->is_new && vd_identity_is_fixed());
-        job->size = vd_max(job->size, image->size);
+        if (image->is_new) {
+                job->size = vd_max(job->size, image->size);
+        } else {        /* whole units are written: what of the last one is not the source's is read first */
+                job->size = vd_min(vd_round_up(job->source->size, job->unit), image->size);
+                job->old = image;
+        }
         t->writer = vd_writer_new(image);
         return t->writer ? 0 : vd_fail(err, -ENOMEM, "%s", image->path);
 }

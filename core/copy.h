@@ -41,8 +41,9 @@ struct vd_copy_stats {                  /* summed up over the targets */
         unsigned threads;
 };
 
-/* Copies all of source into each target (new, or open for writing; at least as large; what is larger reads as zeros).
- * The source is read and unpacked once.  Without targets it is only read (for its digest).  Does not finish the targets.  stats may be NULL. */
+/* Copies all of source into each target, at least as large: new ones, whose rest reads as zeros, or a single old one open
+ * for writing, whose rest stays as it is.  The source is read and unpacked once.  Without targets it is only read (for
+ * its digest).  Does not finish the targets.  stats may be NULL. */
 int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
             const struct vd_copy_options *, struct vd_copy_stats *, struct vd_error *);
 

@@ -216,7 +216,9 @@ int vd_copy_read(struct copy_job *job, const struct vd_extent *ext, char *to, st
 {
         int r = vd_extent_read(ext, to, codec, err);
 
-        return r && r != -ENOMEM && job->options->unreadable ? salvage(job, ext, to, codec, err) : r;
+        if (!r || r == -ENOMEM || !job->options->unreadable || ext->start >= job->source->size)
+                return r;
+        return salvage(job, ext, to, codec, err);
 }
 
 /* A layout for which nothing is read: data is data, and as long as it can get where it has to be packed. */

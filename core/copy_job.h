@@ -60,10 +60,10 @@ struct copy_target {
         bool keeps_packed;              /* takes packed units, and packed units are to stay so */
 
         /* The place stage's. */
-        bool last_was_data;             /* the previous chunk had no zero run */
         uint64_t run_start, run_end, reserved_end;      /* file positions written one after the other */
         struct hole *holes;             /* zero runs inside reserved space, to be punched at the end */
         size_t hole_count, hole_room;
+        bool last_was_data;             /* the previous chunk had no zero run */
 };
 
 struct copy_job {
@@ -74,7 +74,8 @@ struct copy_job {
         struct vd_codec_context **codecs;       /* one per worker */
 
         /* Fixed before the run. */
-        uint64_t size;                  /* of the largest target */
+        uint64_t size;                  /* where the copy ends, in the largest target */
+        struct vd_image *old;           /* past the source's end the disk stays as this target has it; NULL: zeros */
         uint64_t unit;                  /* chunks are aligned to this: what the targets write or pack at once */
         uint64_t chunk_bytes;           /* multiple of unit */
         uint64_t buffer_bytes;          /* of a chunk, packed forms included */

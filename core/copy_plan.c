@@ -32,16 +32,27 @@ static int skip_unmapped(struct copy_job *job, uint64_t offset, struct vd_extent
         return 0;
 }
 
-/* The source's extent at offset, zeros past its end.  Everything from skip_depth on stays UNALLOCATED unless deep. */
+/* The extent at offset past the source's end. */
+static int map_rest(struct copy_job *job, uint64_t offset, struct vd_extent *ext, struct vd_error *err)
+{
+        int r = 0;
+
+        *ext = (struct vd_extent){ .start = offset, .length = job->size - offset, .kind = VD_ZERO };
+        if (job->old)
+                r = vd_image_map(job->old, offset, job->size - offset, UINT_MAX, ext, err);
+        if (ext->kind == VD_UNALLOCATED)
+                ext->kind = VD_ZERO;
+        return r;
+}
+
+/* The source's extent at offset, or what is past its end.  Everything from skip_depth on stays UNALLOCATED unless deep. */
 static int map_source(struct copy_job *job, uint64_t offset, bool deep, struct vd_extent *ext, struct vd_error *err)
 {
         unsigned depth = deep || job->skip_depth == UINT_MAX ? UINT_MAX : job->skip_depth - 1;
         int r;
 
-        if (offset >= job->source->size) {
-                *ext = (struct vd_extent){ .start = offset, .length = job->size - offset, .kind = VD_ZERO };
-                return 0;
-        }
+        if (offset >= job->source->size)
+                return map_rest(job, offset, ext, err);
         r = vd_image_map(job->source, offset, UINT64_MAX, depth, ext, err);
         if (r && job->options->unreadable && r != -ENOMEM)
                 return skip_unmapped(job, offset, ext, err);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "file_nbd.h"
+#include "util/checked.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -71,8 +72,10 @@ static int lock_file(struct vd_image *img, struct vd_file *file, struct vd_error
         r = vd_lock_take(fd, vd_file_name(file), img->lock, err);
         if (r == VD_ELOCKED && img->lock_warn) {
                 struct vd_error ignored = VD_ERROR_INIT;
+                /* Whoever prints warnings says which image it is; only further files need their names. */
+                size_t name = file == img->file ? strlen(vd_file_name(file)) + strlen(": ") : 0;
 
-                vd_image_warn(img, "%s; what is shown may be changing", err->text);
+                vd_image_warn(img, "%s; what is shown may be changing", err->text + vd_min(name, strlen(err->text)));
                 *err = (struct vd_error)VD_ERROR_INIT;
                 vd_lock_take(fd, vd_file_name(file), VD_LOCK_SHARE, &ignored);
                 return 0;
@@ -549,6 +552,18 @@ bool vd_image_uses(const struct vd_image *img, const struct stat *st)
                 for (size_t i = 0; i < img->member_count; i++)
                         if (vd_file_is(img->members[i], st))
                                 return true;
+        }
+        return false;
+}
+
+bool vd_image_would_change(const struct vd_image *img, const struct vd_image *read)
+{
+        for (size_t i = 0; i <= img->member_count; i++) {
+                int fd = vd_file_fd(i ? img->members[i - 1] : img->file);
+                struct stat st;
+
+                if (fd >= 0 && fstat(fd, &st) == 0 && vd_image_uses(read, &st))
+                        return true;
         }
         return false;
 }

@@ -131,6 +131,8 @@ int vd_image_read(struct vd_image *, void *buffer, size_t length, uint64_t offse
 
 /* Does image or a parent of it read or write this file? */
 bool vd_image_uses(const struct vd_image *, const struct stat *);
+/* Would writing to an image (not to its parents) change a file that the other one or a parent of it reads? */
+bool vd_image_would_change(const struct vd_image *, const struct vd_image *read);
 /* None of the files of the chain changed since they were opened. */
 int vd_image_check_unchanged(const struct vd_image *, struct vd_error *);
 

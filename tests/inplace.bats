@@ -121,6 +121,39 @@ into() {
         same "$(vdtool info --field virtual-size target.qcow2)" 2097152
 }
 
+@test "-n leaves alone what a larger target has behind the source's end" {
+        disk_image disk.raw 1049088
+        head -c 2M /dev/urandom >old.raw
+        qemu-img create -q -f raw hole.raw 1049088
+        for source in disk hole; do
+                { cat $source.raw; tail -c +1049089 old.raw; } >expected-$source.raw
+        done
+        for format in raw qcow2 vhd; do
+                for source in disk hole; do
+                        vdtool convert --force -f raw old.raw target.$format
+                        vdtool convert -n -f raw -O $format $source.raw target.$format
+                        vdtool convert --force target.$format back.raw
+                        cmp back.raw expected-$source.raw
+                        [ $format = raw ] || vdtool check target.$format
+                done
+        done
+        # one unit of the target is partly the source's and partly in compressed data
+        vdtool convert --force -c -f raw old.raw target.qcow2
+        vdtool convert -n -c -f raw -O qcow2 disk.raw target.qcow2
+        qemu-img check -q target.qcow2
+        qemu-img compare -q -F raw target.qcow2 expected-disk.raw
+}
+
+@test "-n refuses a target whose data file is the source, whatever the locks say" {
+        disk_image disk.raw
+        vdtool create -q -o data_file=data.raw target.qcow2 "$(size_of disk.raw)"
+        cp disk.raw data.raw
+        for option in -U --no-lock; do
+                fails_with 'would change the input' vdtool convert -n $option -f raw -O qcow2 data.raw target.qcow2
+                cmp disk.raw data.raw
+        done
+}
+
 @test "-n into a target that is too small is refused before a byte is written" {
         disk_image disk.raw
         head -c 1M /dev/zero | tr '\0' 'o' >target.raw
