@@ -66,7 +66,7 @@ teardown() {
         for command in info map; do
                 capture vdtool $command disk.qcow2
                 same "$status" 0 || told
-                [[ $stderr == *'written to'* ]] || told
+                [[ $stderr == 'vdtool: warning: disk.qcow2: is being written to: '* ]] || told
         done
         let_go
         capture vdtool info disk.qcow2
