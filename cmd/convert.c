@@ -226,8 +226,12 @@ static int open_sources(struct conversion *c, char *const *paths, size_t count, 
                 return vd_fail(err, -ENOMEM, "sources");
         for (i = 0; i < count && !ret; i++) {
                 ret = vd_source_open(c->session, &c->args->source, paths[i], how, &c->inputs[i], err);
-                if (!ret)
-                        c->input_count++;
+                if (ret)
+                        break;
+                c->input_count++;
+                for (size_t n = 0; n < c->inputs[i]->extra_count && !c->args->snapshot; n++)
+                        vd_session_warn(c->session, "%s: %s: the copy will not have this", paths[i],
+                                        c->inputs[i]->extras[n]);
         }
         return ret;
 }

@@ -28,21 +28,36 @@ static int in_image(const struct vd_image *img, struct vd_error *err)
         return vd_error_prefix(err, "%s", shown(img->path, buffer));
 }
 
+static void add_text(char ***texts, size_t *count, const char *format, va_list args)
+{
+        char **grown = realloc(*texts, (*count + 1) * sizeof(*grown));
+        char text[1024];
+
+        if (!grown)
+                return;
+        *texts = grown;
+        vsnprintf(text, sizeof(text), format, args);
+        grown[*count] = strdup(text);
+        if (grown[*count])
+                ++*count;
+}
+
 void vd_image_warn(struct vd_image *img, const char *format, ...)
 {
-        char **warnings = realloc(img->warnings, (img->warning_count + 1) * sizeof(*warnings));
-        char text[1024];
         va_list args;
 
-        if (!warnings)
-                return;
-        img->warnings = warnings;
         va_start(args, format);
-        vsnprintf(text, sizeof(text), format, args);
+        add_text(&img->warnings, &img->warning_count, format, args);
         va_end(args);
-        warnings[img->warning_count] = strdup(text);
-        if (warnings[img->warning_count])
-                img->warning_count++;
+}
+
+void vd_image_add_extra(struct vd_image *img, const char *format, ...)
+{
+        va_list args;
+
+        va_start(args, format);
+        add_text(&img->extras, &img->extra_count, format, args);
+        va_end(args);
 }
 
 int vd_image_add_parent_name(struct vd_image *img, const char *name, const char *origin, struct vd_error *err)
@@ -479,7 +494,10 @@ void vd_image_close(struct vd_image *img)
                         free(img->parent_ref.names[i].name);
                 for (size_t i = 0; i < img->warning_count; i++)
                         free(img->warnings[i]);
+                for (size_t i = 0; i < img->extra_count; i++)
+                        free(img->extras[i]);
                 free(img->parent_ref.format);
+                free(img->extras);
                 free(img->members);
                 free(img->warnings);
                 vd_file_unref(img->file);

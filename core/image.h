@@ -60,6 +60,8 @@ struct vd_image {
         char *inside;                   /* which file of a container the user named ("archive:file"); NULL: none */
         bool is_inside;                 /* lies inside another file: leads to no further files */
 
+        char **extras;                  /* what it has beside the disk that a copy leaves behind: "2 snapshots" */
+        size_t extra_count;
         char **warnings;                /* worth telling the user; printed by cmd/ */
         size_t warning_count;
 };
@@ -101,6 +103,8 @@ int vd_image_join(struct vd_image **, struct vd_image **parts, size_t count, str
 
 /* For drivers: a warning for the user; a further name of the parent (copied, most trusted first). */
 void vd_image_warn(struct vd_image *, const char *format, ...) VD_PRINTF(2, 3);
+/* For drivers: something that a copy of the disk does not have; named by convert. */
+void vd_image_add_extra(struct vd_image *, const char *format, ...) VD_PRINTF(2, 3);
 int vd_image_add_parent_name(struct vd_image *, const char *name, const char *origin, struct vd_error *);
 
 /* For drivers: opens a further file of the image (extent, data file, part) under the policy, with the image's lock and

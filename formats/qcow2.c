@@ -312,6 +312,12 @@ static int check_secondary(struct vd_image *img, struct qcow2 *q, struct vd_erro
                         "at %" PRIu64, bytes, q->reftable_position, q->cluster, QCOW2_MAX_REFTABLE_BYTES, size);
                 q->reftable_entries = 0;
         }
+        if (q->snapshot_count)
+                vd_image_add_extra(img, "%" PRIu32 " internal snapshot%s", q->snapshot_count,
+                                   q->snapshot_count == 1 ? "" : "s");
+        if (q->has_bitmaps)
+                vd_image_add_extra(img, "%" PRIu32 " dirty bitmap%s", be32_get(q->bitmaps.count),
+                                   be32_get(q->bitmaps.count) == 1 ? "" : "s");
         if (!why.code)
                 return 0;
         if (img->writable) {

@@ -14,9 +14,10 @@ load helpers
 @test "raw to each format, judged by foreign readers" {
         local format
         disk_image disk.raw
-        for format in $(vdtool formats --names); do
+        for format in $(creatable); do
                 vdtool convert -f raw -O "$format" disk.raw "disk.$format.out" || say "to $format"
-                [ "$format" = raw ] || judge "$format" "disk.$format.out" disk.raw
+                # The others have foreign judges of their own in the files named after them.
+                ! qemu_knows "$format" || judge "$format" "disk.$format.out" disk.raw
                 vdtool convert -f "$format" -O raw "disk.$format.out" back.raw
                 cmp disk.raw back.raw
                 rm back.raw
@@ -26,15 +27,17 @@ load helpers
 @test "every format to every other and back to raw" {
         local from to
         disk_image disk.raw
-        for from in $(vdtool formats --names); do
-                vdtool convert -f raw -O "$from" disk.raw from
-                for to in $(vdtool formats --names); do
-                        vdtool convert -f "$from" -O "$to" from to
-                        vdtool convert -f "$to" -O raw to back
+        for from in $(creatable); do
+                mkdir from
+                vdtool convert -f raw -O "$from" disk.raw from/disk
+                for to in $(creatable); do
+                        mkdir to        # some formats put further files beside the image
+                        vdtool convert -f "$from" -O "$to" from/disk to/disk
+                        vdtool convert -f "$to" -O raw to/disk back
                         cmp disk.raw back || say "$from to $to"
-                        rm to back
+                        rm -r to back
                 done
-                rm from
+                rm -r from
         done
 }
 

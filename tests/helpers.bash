@@ -291,6 +291,12 @@ qemu_name() {
         esac
 }
 
+# The formats that vdtool can make.
+creatable() { vdtool formats --output json | jq -r '.[] | select(.create) | .name'; }
+
+# Does qemu-img know this format?
+qemu_knows() { qemu-img --help | sed -n 's/^Supported formats://p' | grep -qw -- "$(qemu_name "$1")"; }
+
 # judge FORMAT FILE RAW: readers that are not ours find the disk RAW in FILE, and nothing wrong with FILE.
 judge() {
         local format=$1 file=$2 raw=$3 as

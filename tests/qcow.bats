@@ -22,7 +22,7 @@ load killed
                 vdtool check -q --data disk.qcow
         done
         vdtool convert -q --force disk.raw disk.qcow
-        same "$(content_7z disk.qcow)" "$(sha256 disk.raw)"
+        same "$(content_7z disk.qcow qcow)" "$(sha256 disk.raw)"
         qcowinfo disk.qcow | grep -q '(5244416 bytes)'
 }
 

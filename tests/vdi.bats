@@ -17,7 +17,7 @@ field() { vdtool info --field "format-specific.data.$1" "$2"; }
                 vdtool convert -q --force -o $options disk.raw disk.vdi
                 judge vdi disk.vdi disk.raw
                 qemu-img check -q disk.vdi
-                same "$(content_7z disk.vdi)" "$(sha256 disk.raw)"
+                same "$(content_7z disk.vdi vdi)" "$(sha256 disk.raw)"
                 same "$(content disk.vdi)" "$(sha256 disk.raw)"
                 vdtool check -q --data disk.vdi
         done
