@@ -337,3 +337,62 @@ small_filesystem() {
         vdtool convert -f raw -O qcow2 disk.raw out/disk.qcow2
         only_files disk.raw out out/disk.qcow2
 }
+
+@test "a directory that is renamed meanwhile gets the file nevertheless" {
+        requires strace
+        long_source big.raw
+        mkdir one
+        stop_at $CHANGES 4 convert -f raw -O qcow2 big.raw one/out.qcow2
+        mv one two
+        go_on
+        same "$status" 0
+        only_files big.raw two two/out.qcow2
+        qemu-img compare -q -F raw two/out.qcow2 big.raw
+}
+
+@test "threads that cannot be made are done without, with the same bytes" {
+        requires strace
+        export SOURCE_DATE_EPOCH=1700000000
+        disk_image disk.raw
+        vdtool convert -c -m 4 -f raw -O qcow2 disk.raw many.qcow2
+        ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 strace -f -o "$BATS_TEST_TMPDIR/trace" -e trace=clone,clone3 \
+                -e inject=clone,clone3:error=EAGAIN "$VDTOOL" convert -c -m 4 -f raw -O qcow2 disk.raw none.qcow2
+        grep -q INJECTED "$BATS_TEST_TMPDIR/trace"
+        cmp many.qcow2 none.qcow2
+}
+
+@test "an empty environment changes nothing" {
+        local program=$VDTOOL
+        disk_image disk.raw
+        SOURCE_DATE_EPOCH=1700000000 vdtool convert -f raw -O qcow2 disk.raw one.qcow2
+        env -i SOURCE_DATE_EPOCH=1700000000 ${ASAN_OPTIONS:+ASAN_OPTIONS=$ASAN_OPTIONS} "$program" convert -f raw -O qcow2 disk.raw two.qcow2
+        cmp one.qcow2 two.qcow2
+        env -i SOURCE_DATE_EPOCH=1700000000 HOME=/nonexistent TMPDIR=/nonexistent LC_ALL=nonsense "$program" convert -f raw -O qcow2 disk.raw three.qcow2
+        cmp one.qcow2 three.qcow2
+}
+
+@test "SOURCE_DATE_EPOCH that is no number is an error" {
+        truncate -s 1M disk.raw
+        export SOURCE_DATE_EPOCH=yesterday
+        fails_with SOURCE_DATE_EPOCH vdtool convert -f raw -O vhd disk.raw disk.vhd
+        only_files disk.raw
+}
+
+@test "a file system without locks: reading goes on, writing in place is refused" {
+        requires strace
+        fixture good-qcow2-v3 disk.qcow2
+        disk_image new.raw 3147264
+        local before n
+        before=$(sha256 disk.qcow2)
+        # the calls of fcntl that lock are found by their numbers
+        locks_of() { grep -n 'F_OFD_SETLK' "$BATS_TEST_TMPDIR/trace" | head -n 1 | cut -d: -f1; }
+        traced -e trace=fcntl -- convert -O raw disk.qcow2 out.raw
+        n=$(locks_of)
+        [ -n "$n" ]
+        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n"+ -- convert -O raw disk.qcow2 again.raw
+        same "$status" 0 || told
+        cmp out.raw again.raw
+        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n"+ -- convert -n -f raw -O qcow2 new.raw disk.qcow2
+        same "$status $(error_lines)" '1 1' || told
+        same "$(sha256 disk.qcow2)" "$before"
+}
