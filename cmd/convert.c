@@ -535,7 +535,7 @@ static int convert(struct conversion *c, const struct vd_texts *operands, struct
 static int init_also(struct conversion *c, struct target *t, const char *text, struct vd_error *err)
 {
         struct vd_new_args args = { .force = c->args->target.force, .fsync = c->args->target.fsync };
-        VD_AUTOFREE char *rest = NULL, *format = NULL;
+        VD_AUTOFREE char *format = NULL;
         char *to;
         int ret = 0;
 
