@@ -384,15 +384,19 @@ small_filesystem() {
         disk_image new.raw 3147264
         local before n
         before=$(sha256 disk.qcow2)
-        # the calls of fcntl that lock are found by their numbers
-        locks_of() { grep -n 'F_OFD_SETLK' "$BATS_TEST_TMPDIR/trace" | head -n 1 | cut -d: -f1; }
-        traced -e trace=fcntl -- convert -O raw disk.qcow2 out.raw
-        n=$(locks_of)
+        # the calls of fcntl that lock are found by their numbers; -y shows the file
+        lock_of() { grep -n "$1.*F_OFD_SETLK" "$BATS_TEST_TMPDIR/trace" | head -n 1 | cut -d: -f1; }
+        traced -y -e trace=fcntl -- convert -O raw disk.qcow2 out.raw
+        n=$(lock_of disk.qcow2)
         [ -n "$n" ]
-        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n"+ -- convert -O raw disk.qcow2 again.raw
+        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n" -- convert -O raw disk.qcow2 again.raw
         same "$status" 0 || told
         cmp out.raw again.raw
-        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n"+ -- convert -n -f raw -O qcow2 new.raw disk.qcow2
+        cp disk.qcow2 other.qcow2
+        traced -y -e trace=fcntl -- convert -n -f raw -O qcow2 new.raw other.qcow2
+        n=$(lock_of other.qcow2)
+        [ -n "$n" ]
+        capture traced -e trace=fcntl -e inject=fcntl:error=ENOLCK:when="$n" -- convert -n -f raw -O qcow2 new.raw disk.qcow2
         same "$status $(error_lines)" '1 1' || told
         same "$(sha256 disk.qcow2)" "$before"
 }
