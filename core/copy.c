@@ -21,12 +21,13 @@ enum {
         SLOTS_PER_THREAD = 3,
         RESERVE_AFTER = 1024 * 1024,    /* a run of writes this long gets space reserved ahead of it */
         RESERVE_STEP = 32 * 1024 * 1024,
+        RESERVE_IN_BLOCK = 4 * 1024 * 1024,
         HOLES_KEPT = 65536,
         THREADS_MAX = 64,
 };
 
-/* Reserves space ahead of a place that continues a run.  A target whose positions are guest offsets may get it only
- * where the source surely has data, others append and give the rest back at the end. */
+/* Reserves space ahead of a place that continues a run.  A target whose positions are guest offsets, at least inside
+ * large blocks, may get it only where the source surely has data, others append and give the rest back at the end. */
 static void reserve(const struct copy_job *job, struct copy_target *t, const struct chunk *c,
                     const struct vd_place *p)
 {
@@ -41,10 +42,11 @@ static void reserve(const struct copy_job *job, struct copy_target *t, const str
         end = t->run_end;
         if (end <= t->reserved_end || end - t->run_start < RESERVE_AFTER || p->position < vd_file_size(p->file))
                 return;
-        if (t->image->identity) {
+        if (t->image->identity || t->image->unit > job->chunk_bytes) {
                 if (!t->last_was_data || t->hole_count == HOLES_KEPT || c->data_ahead <= end)
                         return;
-                most = vd_min(most, c->data_ahead - end);
+                /* What turns out to be zeros is punched only where it is known to be. */
+                most = vd_min(t->image->identity ? RESERVE_STEP : RESERVE_IN_BLOCK, c->data_ahead - end);
         }
         vd_file_reserve(p->file, p->position, length + most);
         t->reserved_end = end + most;
