@@ -18,19 +18,19 @@
 
 const struct vd_opt add_cow_create_opts[] = {
         { .name = "image_file", .type = VD_OPT_TEXT, FIELD(image_file), .argument = "NAME",
-          .help = "the raw file that takes what is written; create takes one that exists as it is; NAME.raw when not given" },
+          .help = "the raw file that takes what is written; create takes one that exists as it is; NAME-image.raw when not given" },
         { .name = "image_fmt", .type = VD_OPT_TEXT, FIELD(image_format), .argument = "FORMAT", .help = "its format: raw" },
         { .name = "cluster_size", .type = VD_OPT_SIZE, FIELD(cluster_bytes), .argument = "SIZE",
           .help = "bytes per bit of the bitmap: a power of two from 4096 to 2M; 64k when not given" },
         { .type = VD_OPT_END },
 };
 
-/* "disk.add-cow" -> "disk.raw" */
+/* "disk.add-cow" -> "disk-image.raw": disk.raw is often what the disk is made from. */
 static char *default_name(const char *path)
 {
         const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
 
-        return vd_asprintf("%.*s.raw", (int)(dot && dot != base ? dot - base : (ptrdiff_t)strlen(base)), base);
+        return vd_asprintf("%.*s-image.raw", (int)(dot && dot != base ? dot - base : (ptrdiff_t)strlen(base)), base);
 }
 
 /* Would the policy open it later? */
