@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "cmd/stream_in.h"
+#include "core/spool.h"
+#include "core/wrap.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -114,6 +116,9 @@ int vd_source_open(struct vd_session *session, struct vd_source *source, const c
         }
         if (ret)
                 return ret;
+        if ((*out)->is_spooled)
+                vd_session_note(session, "%s: its %s data was unpacked into a temporary file in %s", path,
+                                vd_wrapper_name((*out)->wrapper), vd_spool_directory());
         for (image = *out; image; image = image->parent) {
                 if (how.lock == VD_LOCK_SHARE)
                         warn_in_use(session, image);

@@ -11,6 +11,7 @@
 #include "cmd/stream_out.h"
 #include "core/check.h"
 #include "core/copy.h"
+#include "core/wrap.h"
 #include "core/file_nbd.h"
 #include "util/checked.h"
 #include "util/cleanup.h"
@@ -358,6 +359,48 @@ static int create_target(struct conversion *c, struct target *t, struct vd_error
         return ret;
 }
 
+/* All of the file is compressed: the copy engine has no part in it. */
+static int wrap(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
+{
+        struct vd_new_image *new = &c->targets->new;
+        struct vd_copy_options options = copy_options(c, NULL);
+        uint64_t size;
+        int ret = c->args->compress ? conflict(err, "-c", "a file that is compressed as a whole") : 0;
+
+        if (!ret)
+                ret = choose_size(c, c->targets, &size, err);
+        if (!ret)
+                ret = vd_new_image_open_output(new, c->target_path, err);
+        if (!ret && (c->args->verify || c->args->checksum) && !(options.digest = vd_digest_new()))
+                ret = vd_fail(err, -ENOMEM, "the digest");
+        if (ret)
+                return ret;
+        vd_session_start_progress(c->session, c->args->progress);
+        ret = vd_wrap(new->wrapper, (unsigned)new->wrapper_level, c->source, size, vd_output_file(new->output),
+                      &options, stats, err);
+        vd_session_end_progress(c->session);
+        if (!ret && options.digest)
+                vd_digest_finish(options.digest, c->digest);
+        vd_digest_free(options.digest);
+        return ret;
+}
+
+/* Makes the new images, without names. */
+static int write_targets(struct conversion *c, const struct vd_image *skip, struct vd_copy_stats *stats,
+                         struct vd_error *err)
+{
+        VD_AUTOFREE struct vd_image **images = calloc(c->target_count, sizeof(struct vd_image *));
+        int ret = images ? 0 : vd_fail(err, -ENOMEM, "targets");
+
+        if (c->target_count == 1 && c->targets->new.wrapper)
+                return wrap(c, stats, err);
+        for (size_t i = 0; i < c->target_count && !ret; i++) {
+                ret = create_target(c, &c->targets[i], err);
+                images[i] = c->targets[i].new.image;
+        }
+        return ret ? ret : copy(c, images, c->target_count, skip, stats, err);
+}
+
 static int stream(struct conversion *c, const struct vd_image *skip, struct vd_copy_stats *stats,
                   struct vd_error *err)
 {
@@ -378,10 +421,9 @@ static int stream(struct conversion *c, const struct vd_image *skip, struct vd_c
 
 static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, struct vd_error *err)
 {
-        VD_AUTOFREE struct vd_image **images = calloc(c->target_count, sizeof(struct vd_image *));
         struct vd_new_image *first = &c->targets[0].new;
         const struct vd_image *skip = NULL;
-        int ret = images ? 0 : vd_fail(err, -ENOMEM, "targets");
+        int ret = 0;
 
         if (!ret && first->backing_file) {
                 ret = vd_new_image_open_backing(first, c->session, &c->args->source, c->target_path, err);
@@ -392,12 +434,8 @@ static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, str
         }
         if (!ret && vd_is_stream(c->target_path))
                 return stream(c, skip, stats, err);
-        for (size_t i = 0; i < c->target_count && !ret; i++) {
-                ret = create_target(c, &c->targets[i], err);
-                images[i] = c->targets[i].new.image;
-        }
         if (!ret)
-                ret = copy(c, images, c->target_count, skip, stats, err);
+                ret = write_targets(c, skip, stats, err);
         for (size_t i = 0; i < c->target_count && !ret; i++)
                 ret = vd_new_image_finish(&c->targets[i].new, c->inputs, c->input_count, err);
         for (size_t i = 0; i < c->target_count && !ret && c->args->verify; i++)
@@ -478,7 +516,7 @@ static bool goes_straight(const struct conversion *c, const char *source)
         const struct vd_format *format = args->source.format ? vd_format_by_name(args->source.format) : NULL;
 
         return vd_is_stream_source(c->session, source) && format && format->caps & VD_CAP_BARE &&
-               c->target_count == 1 && c->targets->new.format == format && !args->target.options.count &&
+               c->target_count == 1 && c->targets->new.format == format && !c->targets->new.wrapper && !args->target.options.count &&
                !args->target.type && !args->target.backing_file && !args->offset && !args->size && !args->compress &&
                !args->snapshot && !args->parent && !args->verify && !args->checksum && !vd_is_stream(c->target_path);
 }

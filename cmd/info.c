@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cmd/common.h"
+#include "core/wrap.h"
 #include "util/cleanup.h"
 #include "util/size.h"
 #include "util/text.h"
@@ -152,6 +153,8 @@ static int describe(struct vd_report *r, struct vd_image *image, struct vd_error
         }
         if (image->unit)
                 vd_report_count(r, "cluster-size", "cluster_size", image->unit);
+        if (image->wrapper)
+                vd_report_text(r, "wrapper", "wrapped in", vd_wrapper_name(image->wrapper));
         if (image->is_packed)
                 vd_report_flag(r, "compressed", "compressed", true);
         if (image->is_encrypted) {

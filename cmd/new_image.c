@@ -3,6 +3,7 @@
 #include "cmd/new_image.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "core/file_nbd.h"
 #include "core/spool.h"
+#include "core/wrap.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
@@ -29,6 +31,13 @@ static const struct vd_opt general_opts[] = {
         { .type = VD_OPT_END },
 };
 
+/* Of files that are compressed as a whole. */
+static const struct vd_opt wrapper_opts[] = {
+        { .type = VD_OPT_COUNT, .name = "compression_level", .offset = offsetof(struct vd_new_image, wrapper_level),
+          .argument = "N", .help = "1 (fastest) to 9 (smallest)" },
+        { .type = VD_OPT_END },
+};
+
 /* The extensions that say which format is meant, for a message. */
 static void list_extensions(char *text, size_t room)
 {
@@ -42,22 +51,44 @@ static void list_extensions(char *text, size_t room)
                         used += (size_t)snprintf(text + used, room - used, "%s.%s", used ? " " : "", *e);
 }
 
+/* "disk.raw.xz": raw, and all of it compressed.  *stem: the name without that. */
+static int choose_wrapper(struct vd_new_image *new, const char *path, char **stem, struct vd_error *err)
+{
+        const struct vd_wrapper *wrapper = path ? vd_wrapper_by_extension(path) : NULL;
+
+        *stem = path ? strndup(path, wrapper ? (size_t)(strrchr(path, '.') - path) : strlen(path)) : NULL;
+        if (path && !*stem)
+                return vd_fail(err, -ENOMEM, "%s", path);
+        if (wrapper && !vd_wrapper_packs(wrapper))
+                return vd_fail(err, VD_EUNSUPPORTED, "%s: %s files can be read but not written; .gz, .xz and .zst can",
+                               path, vd_wrapper_name(wrapper));
+        new->wrapper = wrapper;
+        return 0;
+}
+
 static int choose_format(struct vd_new_image *new, const char *path, const char *name, struct vd_error *err)
 {
+        VD_AUTOFREE char *stem = NULL;
         char known[512];
+        int ret = choose_wrapper(new, path, &stem, err);
 
+        if (ret)
+                return ret;
         if (name) {
                 new->format = vd_format_by_name(name);
                 if (!new->format)
                         return vd_fail(err, VD_EUSAGE, "unknown format \"%s\" (vdtool formats lists them)", name);
         } else {
-                new->format = path ? vd_format_by_extension(path) : NULL;
+                new->format = stem ? vd_format_by_extension(stem) : NULL;
                 if (!new->format) {
                         list_extensions(known, sizeof known);
                         return vd_fail(err, VD_EUSAGE, "%s: the extension names no format; known are %s; or use -O",
                                        path ? path : "", known);
                 }
         }
+        if (new->wrapper && !(new->format->caps & VD_CAP_BARE))
+                return vd_fail(err, VD_EUSAGE, "%s: only raw disks are compressed as a whole (%s); %s images are not", path,
+                               vd_wrapper_name(new->wrapper), new->format->name);
         if (!new->format->create)
                 return vd_fail(err, VD_EUNSUPPORTED, "%s images can be read but not created", new->format->name);
         return 0;
@@ -77,6 +108,8 @@ static int set_option(void *context, const char *name, const char *value, struct
                 c->new_image->wants_help = true;
                 return 0;
         }
+        if (c->new_image->wrapper && vd_opts_find(wrapper_opts, name))
+                return vd_opts_set(wrapper_opts, name, value, c->new_image, err);
         if (vd_opts_find(general_opts, name)) {
                 if (vd_opts_find(general_opts, name)->type == VD_OPT_SIZE)
                         c->new_image->has_size = true;
@@ -124,6 +157,8 @@ int vd_new_image_init(struct vd_new_image *new, const char *path, const struct v
         if (ret)
                 return ret;
         ret = read_options(new, args, &general, err);
+        if (!ret && new->wrapper_level > 9)
+                ret = vd_fail(err, VD_EUSAGE, "compression_level is %" PRIu64 ", allowed are 1 to 9", new->wrapper_level);
         new->size = general.size;
         new->backing_file = copy_text(args->backing_file, general.backing_file);
         new->backing_format = copy_text(args->backing_format, general.backing_format);
@@ -154,7 +189,7 @@ void vd_new_image_free(struct vd_new_image *new)
 
 void vd_new_image_print_options(const struct vd_new_image *new, FILE *stream)
 {
-        enum { GENERAL = sizeof general_opts / sizeof *general_opts };
+        enum { GENERAL = sizeof general_opts / sizeof *general_opts + 1 };
         const struct vd_format *format = new->format;
         const struct vd_opt *opt;
         VD_AUTOFREE struct vd_opt *all = NULL;
@@ -168,6 +203,8 @@ void vd_new_image_print_options(const struct vd_new_image *new, FILE *stream)
         count = 0;
         for (opt = format->create_opts; opt && opt->type != VD_OPT_END; opt++)
                 all[count++] = *opt;
+        if (new->wrapper)
+                all[count++] = wrapper_opts[0];
         for (opt = general_opts; opt->type != VD_OPT_END; opt++)
                 if (opt->type == VD_OPT_SIZE || format->caps & VD_CAP_BACKING)
                         all[count++] = *opt;
@@ -197,6 +234,9 @@ int vd_new_image_open_backing(struct vd_new_image *new, struct vd_session *sessi
                                new->backing_file, path);
         if (ret)
                 return vd_error_prefix(err, "backing file");
+        if (new->backing->wrapper)
+                return vd_fail(err, VD_EUSAGE, "backing file %s: is compressed as a whole (%s), which no parent can be",
+                               resolved, vd_wrapper_name(new->backing->wrapper));
         format = new->backing->format;
         name = format->qemu_name ? format->qemu_name : format->name;
         if (!new->backing_format)
@@ -239,7 +279,12 @@ int vd_new_image_create(struct vd_new_image *new, const char *path, uint64_t siz
                         struct vd_error *err)
 {
         struct vd_create create = create_request(new, size, like);
-        int ret = vd_new_image_open_output(new, path, err);
+        int ret = 0;
+
+        if (new->wrapper)
+                return vd_fail(err, VD_EUSAGE, "%s: only convert makes a file that is compressed as a whole (%s)", path,
+                               vd_wrapper_name(new->wrapper));
+        ret = vd_new_image_open_output(new, path, err);
 
         return ret ? ret : vd_image_create(&new->image, new->format, new->output, &create, err);
 }
@@ -269,13 +314,20 @@ static int check_not_replaced(const struct vd_output *output, const struct vd_im
         return 0;
 }
 
-int vd_new_image_finish(struct vd_new_image *new, struct vd_image *const *inputs, size_t count, struct vd_error *err)
+static int finish_image(struct vd_image *image, struct vd_error *err)
 {
-        struct vd_writer *writer = vd_writer_new(new->image);
+        struct vd_writer *writer = vd_writer_new(image);
         int ret = writer ? vd_writer_finish(writer, err) : vd_fail(err, -ENOMEM, "finishing the image");
-        size_t i;
 
         vd_writer_free(writer);
+        return ret;
+}
+
+int vd_new_image_finish(struct vd_new_image *new, struct vd_image *const *inputs, size_t count, struct vd_error *err)
+{
+        int ret = new->image ? finish_image(new->image, err) : 0;
+        size_t i;
+
         for (i = 0; i < count && !ret; i++) {
                 ret = vd_image_check_unchanged(inputs[i], err);
                 if (!ret)

@@ -31,6 +31,8 @@ struct vd_new_args {
 struct vd_new_image {
         const struct vd_format *format;
         void *params;                   /* for the format's create() */
+        const struct vd_wrapper *wrapper;       /* the file is to be compressed as a whole; NULL: it is not */
+        uint64_t wrapper_level;         /* -o compression_level= of that; 0: not given */
         uint64_t size;
         bool has_size;                  /* -o size= */
         bool wants_help;                /* -o help */

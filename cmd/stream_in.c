@@ -71,7 +71,7 @@ int vd_stream_in(struct vd_session *session, const char *path, struct vd_file **
         if (ret)
                 return ret;
         vd_session_note(session, "%s: is read into a temporary file in %s first", path, vd_spool_directory());
-        ret = vd_receive(fd, path, *file, &options, &length, err);
+        ret = vd_receive_fd(fd, path, *file, &options, &length, err);
         if (!ret)
                 ret = vd_file_finish(*file, err);
         if (!ret)
@@ -94,7 +94,7 @@ int vd_stream_in_bare(struct vd_session *session, const char *from, struct vd_ne
         if (!ret)
                 ret = vd_new_image_open_output(new, path, err);
         if (!ret)
-                ret = vd_receive(fd, from, vd_output_file(new->output), options, &stats->data_bytes, err);
+                ret = vd_receive_fd(fd, from, vd_output_file(new->output), options, &stats->data_bytes, err);
         if (!ret)
                 ret = check_length(from, stats->data_bytes, err);
         return ret ? ret : vd_output_commit(new->output, err);

@@ -12,6 +12,7 @@
 #include "util/checked.h"
 #include "util/cleanup.h"
 #include "util/text.h"
+#include "wrap.h"
 
 static const struct vd_policy default_policy;
 
@@ -344,7 +345,7 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
         if (how->unpublished) {
                 img->output = how->unpublished;
                 img->file = vd_file_ref(vd_output_file(how->unpublished));
-                return 0;
+                return vd_image_unwrap(img, how, err);
         }
         if (how->opened) {
                 img->file = vd_file_ref(how->opened);
@@ -358,6 +359,8 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
         r = check_loop(img, err);
         if (!r)
                 r = lock_file(img, img->file, err);
+        if (!r)
+                r = vd_image_unwrap(img, how, err);
         if (r || (!how->window_offset && !how->window_size))
                 return r;
         r = vd_file_window(&window, img->file, how->window_offset, how->window_size ? how->window_size : UINT64_MAX,
@@ -377,12 +380,22 @@ static int open_file(struct vd_image *img, const struct vd_open *how, struct vd_
         return 0;
 }
 
+/* What the name of the file says.  "disk.vhd.xz" is that of a VHD; what an export is called says nothing:
+ * "disk.qcow2" may well be the disk inside. */
+static const struct vd_format *named_format(const struct vd_image *img, const struct vd_open *how)
+{
+        bool is_wrapped = img->wrapper && vd_wrapper_by_extension(img->path) == img->wrapper;
+        size_t length = is_wrapped ? (size_t)(strrchr(img->path, '.') - img->path) : strlen(img->path);
+        VD_AUTOFREE char *path = is_export(img, how) ? NULL : strndup(img->path, length);
+
+        return path ? vd_format_by_extension(path) : NULL;
+}
+
 /* What nobody recognises is a raw disk, unless its name says otherwise: then it is more likely to be an image that was
  * damaged or cut short, or the first part of a split one, and reading it as raw would invent a disk. */
 static int guess_format(struct vd_image *img, const struct vd_open *how, struct vd_error *err)
 {
-        /* What an export is called says nothing: "disk.qcow2" may well be the disk inside. */
-        const struct vd_format *named = is_export(img, how) ? NULL : vd_format_by_extension(img->path);
+        const struct vd_format *named = named_format(img, how);
         enum vd_match match;
         int r = vd_format_by_content(img->file, &img->format, &match, err);
 

@@ -16,6 +16,8 @@ struct vd_parent_name {
 
 enum { VD_PARENT_NAMES = 12 };
 
+struct vd_wrapper;
+
 struct vd_image {
         const struct vd_format *format;
         char *path;                     /* as the user or the child named it */
@@ -58,6 +60,8 @@ struct vd_image {
         bool lock_warn, no_references;
         bool whole_set;                 /* all that the file holds is looked at, not one disk (info, check) */
         char *inside;                   /* which file of a container the user named ("archive:file"); NULL: none */
+        const struct vd_wrapper *wrapper;       /* what the whole file is compressed with; NULL: nothing.  See wrap.h */
+        bool is_spooled;                /* and so it was unpacked into a temporary file */
         bool is_inside;                 /* lies inside another file: leads to no further files */
 
         char **extras;                  /* what it has beside the disk that a copy leaves behind: "2 snapshots" */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* receive.c: from a pipe into a file.
+/* receive.c: what comes in order, into a file.
  *
  *      read  (ordered)   a buffer full
  *      store (parallel)  what is not zero
@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -31,51 +32,30 @@ struct part {
 };
 
 struct receiver {
-        int fd;
-        const char *name;
+        vd_receive_read *read;
+        void *context;
         struct vd_file *to;
         const struct vd_copy_options *options;
         struct vd_pace pace;            /* read */
         size_t granule;                 /* 0: no holes */
         uint64_t position;
-        bool ended;
 };
-
-static int wait_for_bytes(const struct receiver *rx, struct vd_error *err)
-{
-        struct pollfd bytes = { .fd = rx->fd, .events = POLLIN };
-
-        if (poll(&bytes, 1, -1) < 0 && errno != EINTR)
-                return vd_fail(err, -errno, "%s: waiting", rx->name);
-        return 0;
-}
 
 static int read_part(void *context, void *slot, unsigned worker, struct vd_error *err)
 {
         struct receiver *rx = context;
         struct part *p = slot;
+        int r;
 
         (void)worker;
+        if (rx->options->stop && *rx->options->stop)
+                return vd_fail(err, VD_ESTOPPED, "stopped by a signal");
         if (!p->bytes && !(p->bytes = malloc(CHUNK)))
                 return vd_fail(err, -ENOMEM, "a buffer of %d bytes", (int)CHUNK);
         p->position = rx->position;
-        p->length = 0;
-        while (p->length < CHUNK && !rx->ended) {
-                ssize_t n = read(rx->fd, p->bytes + p->length, CHUNK - p->length);
-                int r = 0;
-
-                if (rx->options->stop && *rx->options->stop)
-                        return vd_fail(err, VD_ESTOPPED, "stopped by a signal");
-                if (n < 0 && errno == EAGAIN)
-                        r = wait_for_bytes(rx, err);
-                else if (n < 0 && errno != EINTR)
-                        r = vd_fail(err, -errno, "%s: reading at %llu", rx->name,
-                                    (unsigned long long)(p->position + p->length));
-                if (r)
-                        return r;
-                rx->ended = n == 0;
-                p->length += n > 0 ? (size_t)n : 0;
-        }
+        r = rx->read(rx->context, p->bytes, CHUNK, &p->length, err);
+        if (r)
+                return r;
         rx->position += p->length;
         vd_pace_keep(&rx->pace, p->length);
         return p->length ? 0 : 1;
@@ -109,20 +89,19 @@ static const struct vd_stage stages[] = {
         { "store", false, store_part },
 };
 
-int vd_receive(int fd, const char *name, struct vd_file *to, const struct vd_copy_options *options, uint64_t *length,
-               struct vd_error *err)
+int vd_receive(vd_receive_read *read_bytes, void *context, struct vd_file *to, const struct vd_copy_options *options,
+               uint64_t *length, struct vd_error *err)
 {
-        struct receiver rx = { .fd = fd, .name = name, .to = to, .options = options };
+        struct receiver rx = { .read = read_bytes, .context = context, .to = to, .options = options };
         unsigned threads = vd_copy_threads(options);
         size_t slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
         struct part *parts = calloc(slot_count, sizeof(*parts));
         void **slots = calloc(slot_count, sizeof(*slots));
-        int r = parts && slots ? 0 : vd_fail(err, -ENOMEM, "%s", name);
+        int r = parts && slots ? 0 : vd_fail(err, -ENOMEM, "%s", vd_file_name(to));
 
         if (options->sparse_bytes)
                 rx.granule = vd_round_up(vd_max(options->sparse_bytes, HOLE_LEAST), 512);
         vd_pace_start(&rx.pace, options->rate, options->stop);
-        fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);    /* no matter if it is not a pipe, or not ours */
         for (size_t i = 0; i < slot_count && !r; i++)
                 slots[i] = &parts[i];
         if (!r)
@@ -136,4 +115,54 @@ int vd_receive(int fd, const char *name, struct vd_file *to, const struct vd_cop
         free(parts);
         free(slots);
         return r;
+}
+
+/* ---- descriptors ---- */
+
+struct descriptor {
+        int fd;
+        const char *name;
+        const volatile int *stop;
+        uint64_t position;
+};
+
+static int wait_for_bytes(const struct descriptor *d, struct vd_error *err)
+{
+        struct pollfd bytes = { .fd = d->fd, .events = POLLIN };
+
+        if (poll(&bytes, 1, -1) < 0 && errno != EINTR)
+                return vd_fail(err, -errno, "%s: waiting", d->name);
+        return 0;
+}
+
+static int read_descriptor(void *context, void *buffer, size_t length, size_t *got, struct vd_error *err)
+{
+        struct descriptor *d = context;
+        ssize_t n = 1;
+
+        for (*got = 0; *got < length && n; ) {
+                int r = 0;
+
+                n = read(d->fd, (char *)buffer + *got, length - *got);
+                if (d->stop && *d->stop)
+                        return vd_fail(err, VD_ESTOPPED, "stopped by a signal");
+                if (n < 0 && errno == EAGAIN)
+                        r = wait_for_bytes(d, err);
+                else if (n < 0 && errno != EINTR)
+                        r = vd_fail(err, -errno, "%s: reading at %" PRIu64, d->name, d->position + *got);
+                if (r)
+                        return r;
+                *got += n > 0 ? (size_t)n : 0;
+        }
+        d->position += *got;
+        return 0;
+}
+
+int vd_receive_fd(int fd, const char *name, struct vd_file *to, const struct vd_copy_options *options,
+                  uint64_t *length, struct vd_error *err)
+{
+        struct descriptor d = { .fd = fd, .name = name, .stop = options->stop };
+
+        fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);    /* no matter if it is not a pipe, or not ours */
+        return vd_receive(read_descriptor, &d, to, options, length, err);
 }
