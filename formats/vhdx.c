@@ -191,10 +191,32 @@ int vhdx_find_bitmap(struct vhdx *v, uint64_t chunk, uint64_t *position, struct 
                                "%" PRIu64 ", blocks lie in %d to %" PRIu64, chunk, VHDX_MIB, *position, VHDX_MIB,
                                v->table.limit);
         region = vhdx_region_at(v, *position, VHDX_MIB);
-        if (region)
+        if (region && !(region->bitmap && region->position == *position))
                 return vd_fail(err, VD_ECORRUPT, "bitmap block of chunk %" PRIu64 " at %" PRIu64 " overlaps %s at %"
                                PRIu64, chunk, *position, region->what, region->position);
         return 0;
+}
+
+int vhdx_scan(struct vd_image *img, struct vd_error *err)
+{
+        struct vhdx *v = img->state;
+        uint64_t chunks = vhdx_is_differencing(v) ? vd_div_up(v->table.count, v->chunk_ratio) : 0;
+        int r = 0;
+
+        if (img->is_new || v->scanned)
+                return 0;
+        for (uint64_t chunk = 0; chunk < chunks && !r; chunk++) {
+                struct vhdx_region region = { .length = VHDX_MIB, .known = true, .bitmap = true,
+                                              .what = "a sector bitmap block" };
+                struct vd_error known_later = VD_ERROR_INIT;
+
+                if (!vhdx_find_bitmap(v, chunk, &region.position, &known_later) && region.position)
+                        r = vhdx_add_region(v, &region, err);
+        }
+        if (!r)
+                r = vd_blocktable_scan(&v->table, err);
+        v->scanned = !r;
+        return r;
 }
 
 /* The extent lies in one block, which is partial: cuts it off where the sectors change sides. */
@@ -231,7 +253,7 @@ static int vhdx_map(struct vd_image *img, uint64_t offset, uint64_t max, struct 
 {
         struct vhdx *v = img->state;
         bool partial = false;
-        int r = img->is_new ? 0 : vd_blocktable_scan(&v->table, err);
+        int r = vhdx_scan(img, err);
 
         if (!r)
                 r = vd_blocktable_map(&v->table, offset, max, ext, &partial, err);

@@ -128,7 +128,8 @@ struct vhdx_region {                    /* a part of the file that no block may 
         uint64_t position, length;
         uint8_t guid[16];
         bool known;
-        const char *what;               /* "BAT" */
+        bool bitmap;                    /* a sector bitmap block, see vhdx_scan() */
+        const char *what;               /* "the BAT" */
 };
 
 struct vhdx_item {
@@ -170,6 +171,7 @@ struct vhdx {
         uint64_t chunk_ratio;           /* payload entries for each bitmap entry */
         struct vd_blocktable table;     /* of the payload entries */
         struct vd_cache *bitmaps;       /* sectors of bitmap blocks; NULL without parent */
+        bool scanned;
 
         /* Writing. */
         bool begun;                     /* in place: the GUIDs say that this file was changed */
@@ -196,6 +198,9 @@ uint64_t vhdx_bat_entries(const struct vhdx *, uint64_t disk_bytes);
 uint64_t vhdx_bitmap_entry(const struct vhdx *, uint64_t chunk);
 /* The bitmap block of a chunk, checked; *position 0: it has none. */
 int vhdx_find_bitmap(struct vhdx *, uint64_t chunk, uint64_t *position, struct vd_error *);
+
+/* Finds, once, what lies on each other: before data is read or written. */
+int vhdx_scan(struct vd_image *, struct vd_error *);
 
 /* vhdx_open.c */
 extern const uint8_t vhdx_bat_guid[16], vhdx_metadata_guid[16];

@@ -45,6 +45,8 @@ int vhdx_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err
                 struct vd_region used = { .class = VD_CLASS_HEADER, .position = region->position, .guest = VD_NOWHERE,
                                           .length = region->length, .what = region->what };
 
+                if (region->bitmap)
+                        continue;
                 if (region->position == v->bat.position)
                         used.class = VD_CLASS_TABLE;
                 r = vd_check_region(check, &used, err);

@@ -186,6 +186,9 @@ static int add_item(struct vd_image *img, const struct vhdx_item *item, const vo
         uint64_t entry = v->metadata.position + sizeof(struct vhdx_metadata_disk) + v->item_count * sizeof(disk);
         int r = 0;
 
+        if (v->item_count == VHDX_TABLE_ENTRIES)
+                return vd_fail(err, VD_EUNSUPPORTED, "more metadata items than the %d that the table has room for",
+                               VHDX_TABLE_ENTRIES);
         *added = *item;
         added->offset = item->length ? *offset : 0;
         added->position = v->metadata.position + added->offset;

@@ -143,7 +143,7 @@ int vhdx_place(struct vd_image *img, const struct vd_request *request, struct vd
         uint64_t block = request->start / v->block_bytes, in_block = request->start % v->block_bytes;
         bool differencing = vhdx_is_differencing(v), drop = request->kind == VD_UNALLOCATED, whole;
         struct vd_block value;
-        int r = img->is_new ? 0 : vd_blocktable_scan(&v->table, err);
+        int r = vhdx_scan(img, err);
 
         if (!r)
                 r = vd_blocktable_find(&v->table, block, &value, err);

@@ -215,6 +215,21 @@ refused() { fails_with "$1" vdtool convert -O raw "$2" out.raw && [ ! -e out.raw
         refused 'holds no valid entries' disk
 }
 
+@test "a log of nearly 4 GiB, most of it a hole" {
+        local guid=00112233445566778899aabbccddeeff
+        damaged disk 0 76
+        vhdx_headers disk 48 $guid
+        vhdx_headers disk 72 "$(l64 $((32 * MIB)))"
+        vhdx_headers disk 68 "$(l32 $((4095 * MIB)))"
+        truncate -s 5G disk
+        refused 'holds no valid entries' disk
+        head -c 4096 /dev/zero >zeros
+        vhdx_entry $guid 1 $((4000 * MIB)) 0 0 data:$((0x201000)):zeros |
+                dd of=disk bs=1M seek=4032 conv=notrunc status=none
+        bounded vdtool convert -O raw disk out.raw
+        same "$(sha256 out.raw)" $SMALL
+}
+
 @test "a log with an entry that changes nothing is as good as none" {
         local guid=00112233445566778899aabbccddeeff
         damaged disk 0 76
@@ -567,4 +582,9 @@ refused() { fails_with "$1" vdtool convert -O raw "$2" out.raw && [ ! -e out.raw
         refused 'past end of file' disk
         vhdx_bat disk 4096 $((0x300006))
         refused 'overlaps the metadata region' disk
+        vhdx_bat disk 4096 $((0xa00006))
+        refused 'overlaps a sector bitmap block' disk
+        capture vdtool check disk
+        same "$status" 2
+        [[ $output == *overlap* ]]
 }
