@@ -198,6 +198,8 @@ static bool is_image(struct vd_image *img, const struct vd_tar_member *m)
         struct vd_file *file;
         bool is = false;
 
+        if (m->kind == VD_TAR_SPARSE)
+                return named && !(named->caps & VD_CAP_CONTAINER);      /* opening it says why not */
         if (m->kind != VD_TAR_FILE || !m->size || vd_file_window(&file, img->file, m->position, m->size, &ignored))
                 return false;
         if (!vd_format_by_content(file, &found, &match, &ignored))
