@@ -116,8 +116,9 @@ static void put_machine(FILE *out, const struct ova_new *n)
         fputs("  <VirtualSystem ovf:id=\"vm\">\n    <Info>A virtual machine</Info>\n    <Name>", out);
         put_escaped(out, n->title);
         fputs("</Name>\n    <OperatingSystemSection ovf:id=\"102\">\n      <Info>The guest operating system</Info>\n"
-              "      <Description>Other 64-bit</Description>\n    </OperatingSystemSection>\n    <VirtualHardwareSection>\n      <Info>Virtual hardware</Info>\n"
-              "      <System>\n        <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>\n"
+              "      <Description>Other 64-bit</Description>\n    </OperatingSystemSection>\n"
+              "    <VirtualHardwareSection>\n      <Info>Virtual hardware</Info>\n      <System>\n"
+              "        <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>\n"
               "        <vssd:InstanceID>0</vssd:InstanceID>\n        <vssd:VirtualSystemIdentifier>", out);
         put_escaped(out, n->title);
         fprintf(out, "</vssd:VirtualSystemIdentifier>\n        <vssd:VirtualSystemType>%s</vssd:VirtualSystemType>\n"
@@ -140,8 +141,8 @@ static char *make_descriptor(const struct ova_new *n, uint64_t file_size, uint64
               " xmlns:vssd=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData\">\n", out);
         fprintf(out, "  <References>\n    <File ovf:href=\"%s-disk1.vmdk\" ovf:id=\"file1\" ovf:size=\"%" PRIu64
                 "\"/>\n  </References>\n  <DiskSection>\n    <Info>Virtual disks</Info>\n", n->base, file_size);
-        fprintf(out, "    <Disk ovf:capacity=\"%" PRIu64 "\" ovf:capacityAllocationUnits=\"byte\" ovf:diskId=\"vmdisk1\""
-                " ovf:fileRef=\"file1\" ovf:format=\"http://www.vmware.com/interfaces/specifications/vmdk.html"
+        fprintf(out, "    <Disk ovf:capacity=\"%" PRIu64 "\" ovf:capacityAllocationUnits=\"byte\""
+                " ovf:diskId=\"vmdisk1\" ovf:fileRef=\"file1\" ovf:format=\"http://www.vmware.com/interfaces/specifications/vmdk.html"
                 "#streamOptimized\"/>\n  </DiskSection>\n", capacity);
         put_machine(out, n);
         fputs("</Envelope>\n", out);

@@ -195,8 +195,8 @@ static int verify_one(struct vd_image *img, const struct ova_digest *d, bool *se
         }
         if (memcmp(digest, d->bytes, d->hash->digest_size))
                 vd_find(findings, VD_ERROR, "ova-digest", m->position, m->size, VD_NOWHERE, 0, false,
-                        "'%s' is not what the manifest says: %s found %02x%02x%02x%02x..., expected %02x%02x%02x%02x...",
-                        name, d->algorithm, digest[0], digest[1], digest[2], digest[3], d->bytes[0], d->bytes[1],
+                        "'%s' is not what the manifest says: %s found %02x%02x%02x%02x..., expected "
+                        "%02x%02x%02x%02x...", name, d->algorithm, digest[0], digest[1], digest[2], digest[3], d->bytes[0], d->bytes[1],
                         d->bytes[2], d->bytes[3]);
         return 0;
 }

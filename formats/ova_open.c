@@ -329,8 +329,9 @@ static int open_member(struct vd_image *img, struct ova_disk *d, struct vd_error
         d->members = 1;
         m = &a->tar.members[d->member];
         if (m->kind != VD_TAR_FILE)
-                return vd_fail(err, VD_EUNSUPPORTED, m->kind == VD_TAR_SPARSE ? "is stored as a sparse member, which has "
-                               "to be extracted first" : "is no regular file");
+                return vd_fail(err, VD_EUNSUPPORTED, m->kind == VD_TAR_SPARSE
+                               ? "is stored as a sparse member, which has to be extracted first"
+                               : "is no regular file");
         if (!vd_range_fits(m->position, m->size, vd_file_size(img->file)))
                 return vd_fail(err, VD_ECORRUPT, "%" PRIu64 " bytes at %" PRIu64 " of the archive, which ends at %"
                                PRIu64, m->size, m->position, vd_file_size(img->file));
