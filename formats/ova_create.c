@@ -142,7 +142,8 @@ static char *make_descriptor(const struct ova_new *n, uint64_t file_size, uint64
         fprintf(out, "  <References>\n    <File ovf:href=\"%s-disk1.vmdk\" ovf:id=\"file1\" ovf:size=\"%" PRIu64
                 "\"/>\n  </References>\n  <DiskSection>\n    <Info>Virtual disks</Info>\n", n->base, file_size);
         fprintf(out, "    <Disk ovf:capacity=\"%" PRIu64 "\" ovf:capacityAllocationUnits=\"byte\""
-                " ovf:diskId=\"vmdisk1\" ovf:fileRef=\"file1\" ovf:format=\"http://www.vmware.com/interfaces/specifications/vmdk.html"
+                " ovf:diskId=\"vmdisk1\" ovf:fileRef=\"file1\""
+                " ovf:format=\"http://www.vmware.com/interfaces/specifications/vmdk.html"
                 "#streamOptimized\"/>\n  </DiskSection>\n", capacity);
         put_machine(out, n);
         fputs("</Envelope>\n", out);

@@ -152,6 +152,11 @@ static bool matters(const struct vd_image *img, size_t member)
         return false;
 }
 
+static uint32_t first_bytes(const uint8_t *digest)
+{
+        return be32_get((be32){ { digest[0], digest[1], digest[2], digest[3] } });
+}
+
 static int verify_one(struct vd_image *img, const struct ova_digest *d, bool *seen, struct vd_findings *findings,
                       const volatile int *stop, struct vd_error *err)
 {
@@ -195,9 +200,8 @@ static int verify_one(struct vd_image *img, const struct ova_digest *d, bool *se
         }
         if (memcmp(digest, d->bytes, d->hash->digest_size))
                 vd_find(findings, VD_ERROR, "ova-digest", m->position, m->size, VD_NOWHERE, 0, false,
-                        "'%s' is not what the manifest says: %s found %02x%02x%02x%02x..., expected "
-                        "%02x%02x%02x%02x...", name, d->algorithm, digest[0], digest[1], digest[2], digest[3], d->bytes[0], d->bytes[1],
-                        d->bytes[2], d->bytes[3]);
+                        "'%s' is not what the manifest says: %s found %08" PRIx32 "..., expected %08" PRIx32 "...",
+                        name, d->algorithm, first_bytes(digest), first_bytes(d->bytes));
         return 0;
 }
 
