@@ -611,6 +611,8 @@ static int init_targets(struct conversion *c, struct vd_error *err)
         if (!c->targets)
                 return vd_fail(err, -ENOMEM, "targets");
         c->target_count = 1 + also->count;
+        for (size_t i = 0; i < c->target_count; i++)
+                c->targets[i].new.stop = &c->session->signals->stop;
         c->targets[0].path = c->target_path;
         ret = vd_new_image_init(&c->targets[0].new, c->target_path, &c->args->target, err);
         for (size_t i = 0; i < also->count && !ret; i++)

@@ -111,6 +111,7 @@ static int create_run(void *arguments, const struct vd_texts *operands, struct v
         int ret;
 
         session->quiet = args->quiet;
+        new.stop = &session->signals->stop;
         ret = vd_new_image_init(&new, operands->count ? operands->items[0] : NULL, &args->target, err);
         if (!ret && new.wants_help) {
                 vd_new_image_print_options(&new, stdout);

@@ -251,6 +251,7 @@ static struct vd_create create_request(const struct vd_new_image *new, uint64_t 
         return (struct vd_create){
                 .size = size, .params = new->params, .backing = new->backing,
                 .backing_name = new->backing_file, .backing_format = new->backing_format, .like = like,
+                .stop = new->stop,
         };
 }
 

@@ -40,6 +40,7 @@ struct vd_new_image {
         char *backing_file, *backing_format;
         struct vd_source backing_source;
         struct vd_image *backing;
+        const volatile int *stop;       /* as in struct vd_create */
 
         struct vd_output *output;       /* from vd_new_image_create() on */
         struct vd_image *image;

@@ -474,6 +474,17 @@ int vd_file_zero(struct vd_file *f, uint64_t position, uint64_t length, struct v
         return r || !length ? r : f->ops->zero(f, position, length, err);
 }
 
+int vd_file_fill(struct vd_file *f, uint64_t position, uint64_t length, const volatile int *stop, struct vd_error *err)
+{
+        static const char zeros[ZERO_STEP];
+        int r = 0;
+
+        for (uint64_t at = 0; at < length && !r; at += sizeof(zeros))
+                r = stop && *stop ? vd_fail(err, VD_ESTOPPED, "stopped by a signal")
+                                  : vd_file_write(f, zeros, vd_min(sizeof(zeros), length - at), position + at, err);
+        return r;
+}
+
 void vd_file_reserve(struct vd_file *f, uint64_t position, uint64_t length)
 {
         if (f->ops->reserve)

@@ -82,6 +82,8 @@ int vd_file_write(struct vd_file *, const void *buffer, size_t length, uint64_t 
 /* Makes the range read as zeros: a hole where the host can, else zeros written.  The length of the file never shrinks;
  * grows to the end of the range. */
 int vd_file_zero(struct vd_file *, uint64_t position, uint64_t length, struct vd_error *);
+/* Writes zeros, which take space.  *stop non-zero: gives up with VD_ESTOPPED; stop may be NULL. */
+int vd_file_fill(struct vd_file *, uint64_t position, uint64_t length, const volatile int *stop, struct vd_error *);
 /* Hint: this range will be written soon, in order: takes its space in one step, which makes ext4 write into it nearly
  * twice as fast.  What is reserved past the end of the file is given back by vd_file_finish(), what is reserved inside
  * and not written reads as zeros.  For one thread.  Never fails, never changes the length. */

@@ -74,6 +74,7 @@ struct vd_create {
         struct vd_image *backing;       /* open parent or NULL */
         const char *backing_name;       /* as to be stored; NULL: no parent */
         const char *backing_format;     /* format name as to be stored; may be NULL */
+        const volatile int *stop;       /* non-zero: long work gives up with VD_ESTOPPED; may be NULL */
 };
 
 struct vd_snapshot {

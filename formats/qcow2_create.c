@@ -195,17 +195,7 @@ static int lay_out(struct vd_image *img, struct vd_error *err)
         return r;
 }
 
-static int write_zeros(struct vd_file *file, uint64_t position, uint64_t length, struct vd_error *err)
-{
-        static const char zeros[256 * 1024];
-        int r = 0;
-
-        for (uint64_t at = 0; at < length && !r; at += sizeof(zeros))
-                r = vd_file_write(file, zeros, vd_min(sizeof(zeros), length - at), position + at, err);
-        return r;
-}
-
-static int preallocate(struct vd_image *img, const char *mode, struct vd_error *err)
+static int preallocate(struct vd_image *img, const char *mode, const volatile int *stop, struct vd_error *err)
 {
         struct qcow2 *q = img->state;
         uint64_t at = 0;
@@ -222,7 +212,7 @@ static int preallocate(struct vd_image *img, const char *mode, struct vd_error *
                 if (!r && is(mode, "falloc"))
                         r = vd_file_allocate(place.file, place.position, place.length + place.pad, err);
                 if (!r && is(mode, "full"))
-                        r = write_zeros(place.file, place.position, place.length + place.pad, err);
+                        r = vd_file_fill(place.file, place.position, place.length + place.pad, stop, err);
                 if (!r)
                         r = qcow2_publish(img, &place, err);
                 at += place.length;
@@ -254,7 +244,7 @@ int qcow2_create(struct vd_image *img, const struct vd_create *create, struct vd
         if (!r)
                 r = use_data_file(img, q, params, err);
         if (!r)
-                r = preallocate(img, params->preallocation, err);
+                r = preallocate(img, params->preallocation, create->stop, err);
         if (r)
                 qcow2_close(img);
         return r;

@@ -59,16 +59,6 @@ static void raw_describe(struct vd_image *img, struct vd_report *report)
                        vd_file_is_device(img->file));
 }
 
-static int write_zeros(struct vd_file *file, uint64_t length, struct vd_error *err)
-{
-        static const char zeros[256 * 1024];
-        int r = 0;
-
-        for (uint64_t at = 0; at < length && !r; at += sizeof(zeros))
-                r = vd_file_write(file, zeros, vd_min(sizeof(zeros), length - at), at, err);
-        return r;
-}
-
 static int raw_create(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
 {
         const struct raw_params *params = create->params;
@@ -82,7 +72,7 @@ static int raw_create(struct vd_image *img, const struct vd_create *create, stru
         img->identity = true;
         if (!strcmp(mode, "falloc"))
                 return vd_file_allocate(img->file, 0, create->size, err);
-        return strcmp(mode, "full") ? 0 : write_zeros(img->file, create->size, err);
+        return strcmp(mode, "full") ? 0 : vd_file_fill(img->file, 0, create->size, create->stop, err);
 }
 
 static int raw_place(struct vd_image *img, const struct vd_request *request, struct vd_place *place,

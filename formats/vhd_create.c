@@ -177,9 +177,9 @@ static int create_blocks(struct vd_image *img, const struct vd_create *create, c
         return rc;
 }
 
-static int create_fixed(struct vd_image *img, const struct vhd_params *params, struct vd_error *err)
+static int create_fixed(struct vd_image *img, const struct vd_create *create, const struct vhd_params *params,
+                        struct vd_error *err)
 {
-        static const uint8_t zeros[64 * 1024];
         const char *mode = params->preallocation ? params->preallocation : "off";
         int rc = 0;
 
@@ -191,9 +191,7 @@ static int create_fixed(struct vd_image *img, const struct vhd_params *params, s
                 return rc;
         if (!strcmp(mode, "falloc") && img->size)
                 return vd_file_allocate(img->file, 0, img->size, err);
-        for (uint64_t at = 0; !strcmp(mode, "full") && at < img->size && !rc; at += sizeof(zeros))
-                rc = vd_file_write(img->file, zeros, vd_min(sizeof(zeros), img->size - at), at, err);
-        return rc;
+        return strcmp(mode, "full") ? 0 : vd_file_fill(img->file, 0, img->size, create->stop, err);
 }
 
 static int choose_type(const struct vd_create *create, const struct vhd_params *params, enum vhd_type *type,
@@ -301,7 +299,8 @@ int vhd_create(struct vd_image *img, const struct vd_create *create, struct vd_e
         if (!rc)
                 rc = start_split(img, params, err);
         if (!rc)
-                rc = vhd->type == VHD_FIXED ? create_fixed(img, params, err) : create_blocks(img, create, params, err);
+                rc = vhd->type == VHD_FIXED ? create_fixed(img, create, params, err)
+                                            : create_blocks(img, create, params, err);
         if (rc < 0)
                 vhd_close(img);
         return rc;

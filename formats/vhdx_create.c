@@ -257,9 +257,8 @@ static int write_metadata(struct vd_image *img, const struct vd_create *create, 
 }
 
 /* All blocks of a fixed disk, one after the other. */
-static int place_all(struct vd_image *img, const char *mode, struct vd_error *err)
+static int place_all(struct vd_image *img, const char *mode, const volatile int *stop, struct vd_error *err)
 {
-        static const uint8_t zeros[64 * 1024];
         struct vhdx *v = img->state;
         uint64_t start = v->table.next, end;
         struct vd_block value;
@@ -270,9 +269,8 @@ static int place_all(struct vd_image *img, const char *mode, struct vd_error *er
         end = v->table.next;
         if (!r && mode && !strcmp(mode, "falloc"))
                 r = vd_file_allocate(img->file, start, end - start, err);
-        if (mode && !strcmp(mode, "full"))
-                for (uint64_t at = start; at < end && !r; at += sizeof(zeros))
-                        r = vd_file_write(img->file, zeros, sizeof(zeros), at, err);
+        if (!r && mode && !strcmp(mode, "full"))
+                r = vd_file_fill(img->file, start, end - start, stop, err);
         return r;
 }
 
@@ -315,7 +313,7 @@ int vhdx_create(struct vd_image *img, const struct vd_create *create, struct vd_
         if (!r)
                 r = write_metadata(img, create, err);
         if (!r && v->type == VHDX_FIXED)
-                r = place_all(img, params->preallocation, err);
+                r = place_all(img, params->preallocation, create->stop, err);
         if (r)
                 vhdx_close(img);
         return r;

@@ -20,6 +20,18 @@ long_source() {
         done
 }
 
+@test "SIGINT stops create while it fills the image" {
+        requires strace
+        local format
+        for format in raw qcow2 vhd vhdx; do
+                capture injected signal=SIGINT:when=9 create -f $format -o preallocation=full \
+                        $(case $format in vhd*) echo --type fixed ;; esac) out.$format 64M
+                same "$status" 130 || told
+                only_files
+                [ "$(wc -l <"$BATS_TEST_TMPDIR/trace")" -lt 40 ] || say "$format: went on" || return 1
+        done
+}
+
 @test "SIGINT while replacing leaves the old file as it was" {
         requires strace
         long_source big.raw
@@ -281,7 +293,8 @@ small_filesystem() {
         mkfifo fifo
         fails_cleanly vdtool convert --force -f raw -O qcow2 disk.raw directory
         fails_cleanly vdtool convert --force -f raw -O qcow2 disk.raw /dev/full
-        fails_cleanly vdtool convert --force -f raw -O qcow2 disk.raw fifo
+        # convert would wait for a reader, and stream to it
+        fails_cleanly vdtool create --force -f qcow2 fifo 1M
         fails_cleanly vdtool create --force -f qcow2 /dev/full 1M
         [ -c /dev/full ]
         [ -p fifo ]
