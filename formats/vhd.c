@@ -215,7 +215,7 @@ void vhd_close(struct vd_image *img)
 }
 
 static const char *const aliases[] = { "vpc", NULL };
-static const char *const extensions[] = { "vhd", "vpc", "avhd", "vud", NULL };
+static const char *const extensions[] = { "vhd", "vpc", "avhd", "vud", "vhdf", NULL };    /* vhdf: FreeBSD's mkimg */
 
 const struct vd_format vd_format_vhd = {
         .name = "vhd", .title = "Virtual PC and Hyper-V disk", .qemu_name = "vpc", .aliases = aliases,

@@ -82,6 +82,18 @@ cut_everywhere() {
         FORMAT=vhd cut_everywhere good-vhd-fixed 20
 }
 
+@test "a fixed VHD that lost its footer is not taken for a raw disk" {
+        fixture good-vhd-fixed whole >/dev/null
+        local extension cut
+        for extension in vhd vpc avhd vhdf; do
+                for cut in 2 512 513; do
+                        head -c -$cut whole >cut.$extension
+                        fails_cleanly vdtool convert cut.$extension out.raw
+                done
+        done
+        [ ! -e out.raw ]
+}
+
 @test "VHD with its table behind the blocks, cut at 40 places" {
         FORMAT=vhd cut_everywhere good-vhd-odd-layout 40
 }
