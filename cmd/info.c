@@ -157,10 +157,6 @@ static int describe(struct vd_report *r, struct vd_image *image, struct vd_error
                 vd_report_text(r, "wrapper", "wrapped in", vd_wrapper_name(image->wrapper));
         if (image->is_packed)
                 vd_report_flag(r, "compressed", "compressed", true);
-        if (image->is_encrypted) {
-                vd_report_flag(r, "encrypted", NULL, true);
-                vd_report_text(r, NULL, "encrypted", "yes");
-        }
         vd_report_flag(r, "dirty-flag", NULL, image->is_dirty);
         if (image->is_dirty)
                 vd_report_text(r, NULL, "cleanly shut down", "no");

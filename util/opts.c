@@ -187,8 +187,7 @@ int vd_opts_set(const struct vd_opt *opts, const char *name, const char *value, 
                 if (!opts->hidden)
                         used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%s", used ? ", " : "",
                                                  opts->name);
-        return vd_fail(err, VD_EUSAGE, "unknown option %s (there %s)", shown,
-                       used ? allowed : "are none");
+        return vd_fail(err, VD_EUSAGE, "unknown option %s (there are %s)", shown, used ? allowed : "none");
 }
 
 int vd_opts_each(const char *list, int (*set)(void *context, const char *name, const char *value, struct vd_error *),
