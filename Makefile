@@ -83,8 +83,12 @@ check: all units
 check-asan check-tsan: check-%:
 	$(Q)$(MAKE) --no-print-directory check D=$*
 
-bench: all
-	$(Q)VDTOOL=$(abspath $(PROGRAM)) tests/bench.sh
+bench: all $(BUILD)/floor
+	$(Q)VDTOOL=$(abspath $(PROGRAM)) FLOOR=$(abspath $(BUILD)/floor) tests/bench.sh
+
+$(BUILD)/floor: tests/floor.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(VD_CFLAGS) $(CFLAGS) -o $@ $<
 
 # The table of formats in README.md, from the program.
 readme: all

@@ -20,7 +20,7 @@
 #endif
 
 enum {
-        DEFLATE_DEFAULT_LEVEL = 2,
+        DEFLATE_DEFAULT_LEVEL = 3,
         DEFLATE_FULL_WINDOW = 15,
         ISAL_TOP_LEVEL = 3,
 };
