@@ -5,7 +5,8 @@
  *
  * A bvx2 block has two bit streams, both read from their last bit to the first: the literals, and the matches as
  * numbers L (literals before it), M (length), D (distance).  Each symbol comes from a state machine (finite state
- * entropy) whose table follows from the frequencies that the header stores.  Matches may reach back into earlier blocks.
+ * entropy) whose table follows from the frequencies that the header stores.  Matches may reach back into earlier
+ * blocks.
  */
 #include "codec_private.h"
 
@@ -243,7 +244,8 @@ static int next_distance(const struct lzfse *z, unsigned *state, struct bits *bi
         return (int)((4u << extra) - 4 + ((unsigned)symbol % 4 << extra) + bits_take(bits, extra));
 }
 
-static bool read_matches(const struct lzfse *z, const struct header *h, const uint8_t *payload, struct vd_lz_output *out)
+static bool read_matches(const struct lzfse *z, const struct header *h, const uint8_t *payload,
+                         struct vd_lz_output *out)
 {
         unsigned l_state = h->l_state, m_state = h->m_state, d_state = h->d_state;
         const uint8_t *literals = z->literals;
@@ -306,7 +308,8 @@ static bool parse_header(struct header *h, const uint8_t *in, size_t in_bytes)
 }
 
 /* *used: bytes of input, magic included. */
-static bool compressed_block(struct lzfse *z, const uint8_t *in, size_t in_bytes, struct vd_lz_output *out, size_t *used)
+static bool compressed_block(struct lzfse *z, const uint8_t *in, size_t in_bytes, struct vd_lz_output *out,
+                             size_t *used)
 {
         struct header h;
         const uint8_t *payload;

@@ -49,8 +49,8 @@ void add_cow_close(struct vd_image *img)
 /* ---- header ---- */
 
 /* A name in the header; *name stays NULL for "none". */
-static int read_name(struct vd_image *img, const struct add_cow *a, le32 offset_field, le32 length_field, const char *what,
-                     char **name, struct vd_error *err)
+static int read_name(struct vd_image *img, const struct add_cow *a, le32 offset_field, le32 length_field,
+                     const char *what, char **name, struct vd_error *err)
 {
         uint64_t offset = le32_get(offset_field), length = le32_get(length_field);
         int r;
@@ -58,11 +58,12 @@ static int read_name(struct vd_image *img, const struct add_cow *a, le32 offset_
         if (!offset && !length)
                 return 0;
         if (offset < sizeof(struct add_cow_header_disk) || !length || !vd_range_fits(offset, length, a->header_bytes))
-                return vd_fail(err, VD_ECORRUPT, "header: name of the %s is %" PRIu64 " bytes at %" PRIu64 ", allowed are %zu to %"
+                return vd_fail(err, VD_ECORRUPT, "header: name of the %s is %" PRIu64 " bytes at %" PRIu64
+                               ", allowed are %zu to %"
                                PRIu64, what, length, offset, sizeof(struct add_cow_header_disk), a->header_bytes);
         if (length > ADD_COW_NAME_MOST)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: name of the %s is %" PRIu64 " bytes long, at most %d supported",
-                               what, length, ADD_COW_NAME_MOST);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: name of the %s is %" PRIu64
+                               " bytes long, at most %d supported", what, length, ADD_COW_NAME_MOST);
         *name = calloc(1, length + 1);
         if (!*name)
                 return vd_fail(err, -ENOMEM, "name of the %s", what);
@@ -92,7 +93,8 @@ static int check_header(const struct add_cow_header_disk *h, struct vd_error *er
                 return vd_fail(err, VD_EUNSUPPORTED, "header: incompatible features 0x%" PRIx64 ", none are known",
                                le64_get(h->features));
         if (le32_get(h->header_bytes) != add_cow_header_bytes(bits))
-                return vd_fail(err, VD_ECORRUPT, "header: its size is %u, expected %" PRIu64 " for clusters of %u bytes",
+                return vd_fail(err, VD_ECORRUPT, "header: its size is %u, expected %" PRIu64
+                               " for clusters of %u bytes",
                                (unsigned)le32_get(h->header_bytes), add_cow_header_bytes(bits), 1u << bits);
         return 0;
 }
@@ -171,7 +173,8 @@ int add_cow_open_bitmap(struct vd_image *img, struct vd_error *err)
                 a->bitmap.stored = UINT64_MAX - a->header_bytes;
         else if (vd_file_size(img->file) > a->header_bytes)
                 a->bitmap.stored = vd_file_size(img->file) - a->header_bytes;
-        a->bitmap.cache = vd_cache_new(img->file, a->header_bytes, a->bitmap.page, PAGES, img->writable && !img->is_new);
+        a->bitmap.cache = vd_cache_new(img->file, a->header_bytes, a->bitmap.page, PAGES, img->writable &&
+                                       !img->is_new);
         if (!a->bitmap.cache)
                 return vd_fail(err, -ENOMEM, "cache of the bitmap");
         vd_cache_allow_short(a->bitmap.cache, 0);
@@ -194,8 +197,8 @@ static int add_cow_open(struct vd_image *img, struct vd_error *err)
         if (!r)
                 r = add_cow_open_bitmap(img, err);
         if (!r && img->writable && !a->all_allocated && a->bitmap.stored < vd_div_up(a->clusters, 8))
-                r = vd_fail(err, VD_ECORRUPT, "the file ends at %" PRIu64 ", inside the bitmap of %" PRIu64 " bytes at %" PRIu64,
-                            vd_file_size(img->file), vd_div_up(a->clusters, 8), a->header_bytes);
+                r = vd_fail(err, VD_ECORRUPT, "the file ends at %" PRIu64 ", inside the bitmap of %" PRIu64
+                            " bytes at %" PRIu64, vd_file_size(img->file), vd_div_up(a->clusters, 8), a->header_bytes);
         if (r)
                 add_cow_close(img);
         return r;
@@ -224,14 +227,15 @@ static int map_image(struct vd_image *img, uint64_t offset, uint64_t max, struct
         int r = 0;
 
         if (!a->image)
-                return vd_fail(err, VD_EPOLICY, "guest offset %" PRIu64 " is in the image file, which is not open", offset);
+                return vd_fail(err, VD_EPOLICY, "guest offset %" PRIu64 " is in the image file, which is not open",
+                               offset);
         size = vd_file_size(a->image);
         end = img->size;
         if (offset < size)
                 r = vd_file_next(a->image, offset, &data, &end, err);
         else if (!img->is_new)
-                r = vd_fail(err, VD_ECORRUPT, "%s ends at %" PRIu64 ", before guest offset %" PRIu64, vd_file_name(a->image),
-                            size, offset);
+                r = vd_fail(err, VD_ECORRUPT, "%s ends at %" PRIu64 ", before guest offset %" PRIu64,
+                            vd_file_name(a->image), size, offset);
         if (r)
                 return r;
         *ext = (struct vd_extent){ .start = offset, .length = vd_min(max, vd_min(end, img->size) - offset),
@@ -279,7 +283,8 @@ static const char *const aliases[] = { "add_cow", NULL };
 static const char *const extensions[] = { "add-cow", NULL };
 
 const struct vd_format vd_format_add_cow = {
-        .name = "add-cow", .title = "QEMU add-cow bitmap over a raw image", .aliases = aliases, .extensions = extensions,
+        .name = "add-cow", .title = "QEMU add-cow bitmap over a raw image", .aliases = aliases,
+        .extensions = extensions,
         .caps = VD_CAP_BACKING,
         .probe = add_cow_probe, .open = add_cow_open, .close = add_cow_close, .map = add_cow_map,
         .accept_parent = add_cow_accept_parent, .describe = add_cow_describe, .walk = add_cow_walk,

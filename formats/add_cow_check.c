@@ -26,7 +26,8 @@ int add_cow_walk(struct vd_image *img, struct vd_check *check, struct vd_error *
         struct vd_region header = { .class = VD_CLASS_HEADER, .length = a->header_bytes, .guest = VD_NOWHERE,
                                     .what = "header" };
         struct vd_region bitmap = { .class = VD_CLASS_TABLE, .position = a->header_bytes, .guest = VD_NOWHERE,
-                                    .length = vd_min(bitmap_bytes(a), size > a->header_bytes ? size - a->header_bytes : 0),
+                                    .length = vd_min(bitmap_bytes(a), size > a->header_bytes ? size - a->header_bytes
+                                                     : 0),
                                     .what = "bitmap" };
         int r = vd_check_begin(check, 1u << ADD_COW_BITS_LEAST, size, err);
 
@@ -37,7 +38,8 @@ int add_cow_walk(struct vd_image *img, struct vd_check *check, struct vd_error *
         return r;
 }
 
-static int check_header(struct vd_image *img, const struct add_cow *a, struct vd_findings *findings, struct vd_error *err)
+static int check_header(struct vd_image *img, const struct add_cow *a, struct vd_findings *findings,
+                        struct vd_error *err)
 {
         const struct add_cow_header_disk *h = &a->header;
         uint64_t image_end = le32_get(h->image_offset) + (uint64_t)le32_get(h->image_length);
@@ -48,14 +50,16 @@ static int check_header(struct vd_image *img, const struct add_cow *a, struct vd
         int r;
 
         if (le32_get(h->cluster_bits) < ADD_COW_BITS_NEW)
-                vd_find(findings, VD_WARNING, "add-cow-cluster-bits", offsetof(struct add_cow_header_disk, cluster_bits), 4,
+                vd_find(findings, VD_WARNING, "add-cow-cluster-bits", offsetof(struct add_cow_header_disk,
+                                                                               cluster_bits), 4,
                         VD_NOWHERE, 0, false, "cluster bits %u: later revisions of the format want at least %d",
                         (unsigned)le32_get(h->cluster_bits), ADD_COW_BITS_NEW);
         if (a->backing_name && le32_get(h->image_offset) < backing_end && le32_get(h->backing_offset) < image_end)
                 vd_find(findings, VD_WARNING, "add-cow-names", offsetof(struct add_cow_header_disk, backing_offset), 16,
                         VD_NOWHERE, 0, false, "the names of backing file and image file overlap");
         if (a->all_allocated && a->backing_name)
-                vd_find(findings, VD_NOTE, "add-cow-backing-ignored", le32_get(h->backing_offset), le32_get(h->backing_length),
+                vd_find(findings, VD_NOTE, "add-cow-backing-ignored", le32_get(h->backing_offset),
+                        le32_get(h->backing_length),
                         VD_NOWHERE, 0, false, "everything is allocated: the backing file is not used");
         if (rest <= end)
                 return 0;
@@ -126,8 +130,8 @@ int add_cow_check(struct vd_image *img, struct vd_check *check, struct vd_error 
         if (r)
                 return r;
         if (size > expected_end(a))
-                vd_find(findings, VD_NOTE, "add-cow-trailing", expected_end(a), size - expected_end(a), VD_NOWHERE, 0, true,
-                        "the file goes on for %" PRIu64 " bytes behind the bitmap", size - expected_end(a));
+                vd_find(findings, VD_NOTE, "add-cow-trailing", expected_end(a), size - expected_end(a), VD_NOWHERE, 0,
+                        true, "the file goes on for %" PRIu64 " bytes behind the bitmap", size - expected_end(a));
         if (a->all_allocated) {
                 findings->allocated_units = a->clusters;
                 return 0;

@@ -18,8 +18,10 @@
 
 const struct vd_opt add_cow_create_opts[] = {
         { .name = "image_file", .type = VD_OPT_TEXT, FIELD(image_file), .argument = "NAME",
-          .help = "the raw file that takes what is written; create takes one that exists as it is; NAME-image.raw when not given" },
-        { .name = "image_fmt", .type = VD_OPT_TEXT, FIELD(image_format), .argument = "FORMAT", .help = "its format: raw" },
+          .help = "the raw file that takes what is written; create takes one that exists as it is; NAME-image.raw "
+          "when not given" },
+        { .name = "image_fmt", .type = VD_OPT_TEXT, FIELD(image_format), .argument = "FORMAT", .help =
+         "its format: raw" },
         { .name = "cluster_size", .type = VD_OPT_SIZE, FIELD(cluster_bytes), .argument = "SIZE",
           .help = "bytes per bit of the bitmap: a power of two from 4096 to 2M; 64k when not given" },
         { .type = VD_OPT_END },
@@ -60,8 +62,8 @@ static int choose_layout(struct vd_image *img, const struct vd_create *create, s
                 return vd_fail(err, VD_EUNSUPPORTED, "image_fmt=%s: only raw image files are supported",
                                params->image_format);
         if (params->image_file && (!*params->image_file || leaves_directory(params->image_file)))
-                return vd_fail(err, VD_EUSAGE, "image_file=%s: the image file must be in the directory of the new image or "
-                               "below", params->image_file);
+                return vd_fail(err, VD_EUSAGE, "image_file=%s: the image file must be in the directory of the new "
+                               "image or below", params->image_file);
         if (create->size > INT64_MAX)
                 return vd_fail(err, VD_EUSAGE, "%" PRIu64 " bytes are more than a file can have", create->size);
         if (strlen(format) >= sizeof(a->header.backing_format))
@@ -142,7 +144,8 @@ int add_cow_place(struct vd_image *img, const struct vd_request *request, struct
                                     .file = a->image, .position = request->start };
         if (a->all_allocated || request->kind == VD_DATA)
                 return 0;
-        int r = vd_bitmap_run(&a->bitmap, first, vd_div_up(request->start + request->length, a->cluster), &set, &run, err);
+        int r = vd_bitmap_run(&a->bitmap, first, vd_div_up(request->start + request->length, a->cluster), &set, &run,
+                              err);
 
         if (r)
                 return r;
@@ -158,7 +161,8 @@ int add_cow_publish(struct vd_image *img, const struct vd_place *place, struct v
 
         if (a->all_allocated)
                 return 0;
-        return vd_bitmap_fill(&a->bitmap, place->start / a->cluster, vd_div_up(place->start + place->length, a->cluster),
+        return vd_bitmap_fill(&a->bitmap, place->start / a->cluster, vd_div_up(place->start + place->length,
+                                                                               a->cluster),
                               place->kind == VD_DATA, err);
 }
 

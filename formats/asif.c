@@ -44,10 +44,11 @@ static void asif_close(struct vd_image *img)
 static int check_sizes(const struct asif *a, struct vd_error *err)
 {
         if (a->block != 512 && a->block != 4096)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: blocks of %" PRIu64 " bytes, known are 512 and 4096", a->block);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: blocks of %" PRIu64 " bytes, known are 512 and 4096",
+                               a->block);
         if (!vd_is_pow2(a->chunk) || a->chunk < ASIF_CHUNK_LEAST || a->chunk > ASIF_CHUNK_MOST)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: chunks of %" PRIu64 " bytes, supported are powers of two from %d to "
-                               "%d", a->chunk, ASIF_CHUNK_LEAST, ASIF_CHUNK_MOST);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: chunks of %" PRIu64 " bytes, supported are powers of "
+                               "two from %d to %d", a->chunk, ASIF_CHUNK_LEAST, ASIF_CHUNK_MOST);
         return 0;
 }
 
@@ -61,11 +62,11 @@ static int derive(struct vd_image *img, struct asif *a, struct vd_error *err)
         group_bytes = (a->group + 1) * sizeof(be64);
         a->groups = a->chunk / group_bytes;
         if (!a->groups)
-                return vd_fail(err, VD_ECORRUPT, "header: chunks of %" PRIu64 " bytes have no room for a group of %" PRIu64
-                               " entries", a->chunk, a->group + 1);
+                return vd_fail(err, VD_ECORRUPT, "header: chunks of %" PRIu64 " bytes have no room for a group of %"
+                               PRIu64 " entries", a->chunk, a->group + 1);
         if (!vd_mul(most, a->block, &most_bytes) || most_bytes > INT64_MAX || sectors > most || !sectors)
-                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " sectors of at most %" PRIu64 ", blocks of %" PRIu64
-                               " bytes", sectors, most, a->block);
+                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " sectors of at most %" PRIu64 ", blocks of %"
+                               PRIu64 " bytes", sectors, most, a->block);
         img->size = sectors * a->block;
         a->most_bytes = most_bytes;
         a->table_covers = a->groups * a->group * a->chunk;
@@ -84,9 +85,9 @@ static int parse_header(struct vd_image *img, struct asif *a, struct vd_error *e
         if (memcmp(h->magic, "shdw", 4) != 0)
                 return vd_fail(err, VD_EFORMAT, "no 'shdw' magic");
         if (be32_get(h->version) != 1 || be32_get(h->header_bytes) != ASIF_HEADER_BYTES || be32_get(h->flags))
-                return vd_fail(err, VD_EUNSUPPORTED, "header: version %u of %u bytes with flags 0x%x, known is version 1 of %d "
-                               "bytes without flags", (unsigned)be32_get(h->version), (unsigned)be32_get(h->header_bytes),
-                               (unsigned)be32_get(h->flags), ASIF_HEADER_BYTES);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: version %u of %u bytes with flags 0x%x, known is "
+                               "version 1 of %d bytes without flags", (unsigned)be32_get(h->version),
+                               (unsigned)be32_get(h->header_bytes), (unsigned)be32_get(h->flags), ASIF_HEADER_BYTES);
         a->chunk = be32_get(h->chunk_bytes);
         a->block = be16_get(h->block_bytes);
         r = check_sizes(a, err);
@@ -105,8 +106,8 @@ static int choose_directory(struct vd_image *img, struct asif *a, struct vd_erro
 
                 if (offset < ASIF_HEADER_BYTES || offset % sizeof(be64) || !vd_range_fits(offset, bytes, size))
                         return vd_fail(err, VD_ECORRUPT, "header: directory %c of %" PRIu64 " bytes at %" PRIu64
-                                       ", allowed are multiples of 8 from %d to the end of the file at %" PRIu64, 'A' + i, bytes,
-                                       offset, ASIF_HEADER_BYTES, size);
+                                       ", allowed are multiples of 8 from %d to the end of the file at %" PRIu64,
+                                       'A' + i, bytes, offset, ASIF_HEADER_BYTES, size);
                 r = vd_file_read(img->file, &sequence, sizeof(sequence), offset, err);
                 if (r)
                         return r;
@@ -159,14 +160,14 @@ static int get_entry(struct asif *a, uint64_t position, uint64_t *value, struct 
 }
 
 /* A chunk that an entry points to, as position in the file. */
-static int chunk_position(const struct vd_image *img, uint64_t index, uint64_t needed, const char *what, uint64_t *position,
-                          struct vd_error *err)
+static int chunk_position(const struct vd_image *img, uint64_t index, uint64_t needed, const char *what,
+                          uint64_t *position, struct vd_error *err)
 {
         const struct asif *a = img->state;
 
         if (!index || !vd_mul(index, a->chunk, position) || !vd_range_fits(*position, needed, vd_file_size(img->file)))
-                return vd_fail(err, VD_ECORRUPT, "%s is chunk %" PRIu64 ", allowed are those from 1 to the end of the file at %"
-                               PRIu64, what, index, vd_file_size(img->file));
+                return vd_fail(err, VD_ECORRUPT, "%s is chunk %" PRIu64 ", allowed are those from 1 to the end of the "
+                               "file at %" PRIu64, what, index, vd_file_size(img->file));
         return 0;
 }
 
@@ -199,7 +200,8 @@ int asif_decode(struct vd_image *img, uint64_t entry, uint64_t guest, struct asi
         out->position = 0;
         snprintf(what, sizeof(what), "data at guest offset %" PRIu64, guest);
         if (entry & ASIF_RESERVED_MASK || out->state == ASIF_UNKNOWN || (out->state == ASIF_EMPTY && index))
-                return vd_fail(err, VD_EUNSUPPORTED, "%s has entry 0x%016" PRIx64 ", whose meaning is not known", what, entry);
+                return vd_fail(err, VD_EUNSUPPORTED, "%s has entry 0x%016" PRIx64 ", whose meaning is not known", what,
+                               entry);
         if (out->state == ASIF_EMPTY)
                 return 0;
         /* The disk may end inside its last chunk. */
@@ -226,7 +228,8 @@ int asif_find_bitmap(struct vd_image *img, uint64_t table, uint64_t group, uint6
 }
 
 /* The part of a chunk that is alike, as its bitmap says. */
-static int map_partial(struct vd_image *img, uint64_t table, uint64_t chunk, struct vd_extent *ext, struct vd_error *err)
+static int map_partial(struct vd_image *img, uint64_t table, uint64_t chunk, struct vd_extent *ext,
+                       struct vd_error *err)
 {
         struct asif *a = img->state;
         uint64_t bitmap, sector = ext->start % (a->group * a->chunk) / a->block, first = sector, at;
@@ -253,16 +256,16 @@ static int map_partial(struct vd_image *img, uint64_t table, uint64_t chunk, str
         if (r)
                 return r;
         if (state > 1)
-                return vd_fail(err, VD_EUNSUPPORTED, "the bitmap has state %u for guest offset %" PRIu64 ", known are 0 and 1",
-                               state, ext->start);
+                return vd_fail(err, VD_EUNSUPPORTED, "the bitmap has state %u for guest offset %" PRIu64
+                               ", known are 0 and 1", state, ext->start);
         ext->length = vd_min(ext->length, (at - first) * a->block - ext->start % a->block);
         if (!state)
                 *ext = (struct vd_extent){ .start = ext->start, .length = ext->length, .kind = VD_ZERO };
         return 0;
 }
 
-/* The extent at offset, in the part of the disk that one table covers.  limit: where the disk ends, or more for what lies
- * behind it. */
+/* The extent at offset, in the part of the disk that one table covers.  limit: where the disk ends, or more for what
+ * lies behind it. */
 static int map_in_table(struct vd_image *img, uint64_t offset, uint64_t end, uint64_t table, struct vd_extent *ext,
                         struct vd_error *err)
 {

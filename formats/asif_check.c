@@ -57,7 +57,8 @@ static int read_metadata(struct vd_image *img, struct vd_xml **list, struct vd_e
                 return vd_fail(err, VD_ECORRUPT, "metadata at %" PRIu64 ": no 'meta' magic", ext.position);
         end = strstr(bytes + HEADER_BYTES, "</plist>");
         r = vd_xml_parse(list, bytes + HEADER_BYTES,
-                         end ? (size_t)(end - bytes) + strlen("</plist>") - HEADER_BYTES : strlen(bytes + HEADER_BYTES), err);
+                         end ? (size_t)(end - bytes) + strlen("</plist>") - HEADER_BYTES
+                         : strlen(bytes + HEADER_BYTES), err);
         return r ? vd_error_prefix(err, "metadata at %" PRIu64, ext.position + HEADER_BYTES) : 0;
 }
 
@@ -108,7 +109,8 @@ static int add_region(struct walker *w, enum vd_class class, uint64_t position, 
                       const char *what, uint64_t number, struct vd_error *err)
 {
         char name[64];
-        struct vd_region region = { .class = class, .position = position, .length = length, .guest = guest, .what = name };
+        struct vd_region region = { .class = class, .position = position, .length = length, .guest = guest,
+                                   .what = name };
 
         snprintf(name, sizeof(name), "%s %" PRIu64, what, number);
         return vd_check_region(w->check, &region, err);
@@ -161,9 +163,10 @@ static int walk_bitmap(struct walker *w, uint64_t group, bool needed, struct vd_
         if (r)
                 return note(w, "asif-bitmap", at, VD_NOWHERE, 0, &why, err);
         if (!position && needed)
-                vd_find(&w->check->findings, VD_ERROR, "asif-bitmap-missing", at, sizeof(be64), guest, a->group * a->chunk,
-                        false, "chunks of group %" PRIu64 " of table %" PRIu64 " are there in part, but there is no bitmap",
-                        group, w->table);
+                vd_find(&w->check->findings, VD_ERROR, "asif-bitmap-missing", at, sizeof(be64), guest,
+                        a->group * a->chunk,
+                        false, "chunks of group %" PRIu64 " of table %" PRIu64 " are there in part, but there is no "
+                        "bitmap", group, w->table);
         if (!position)
                 return 0;
         for (uint64_t i = 0; needed && i < a->chunk; i += ASIF_PAGE) {
@@ -241,7 +244,8 @@ int asif_check(struct vd_image *img, struct vd_check *check, struct vd_error *er
                 return r;
         }
         if (r)
-                vd_find(&check->findings, VD_WARNING, "asif-metadata", VD_NOWHERE, 0, VD_NOWHERE, 0, false, "%s", why.text);
+                vd_find(&check->findings, VD_WARNING, "asif-metadata", VD_NOWHERE, 0, VD_NOWHERE, 0, false, "%s",
+                        why.text);
         else
                 vd_xml_free(list);
         return 0;

@@ -126,10 +126,11 @@ static int parse_redolog(struct vd_image *img, const struct redolog_header_disk 
         memcpy(b->subtype, h->subtype, sizeof(h->subtype));
         b->version = le32_get(h->version);
         if (b->version != VERSION1 && b->version != VERSION2)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: version 0x%x, known are 0x%x and 0x%x", (unsigned)b->version,
-                               VERSION1, VERSION2);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: version 0x%x, known are 0x%x and 0x%x",
+                               (unsigned)b->version, VERSION1, VERSION2);
         if (strcmp(b->subtype, "Growing") != 0)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: redologs of type '%s' are not read, since they do not name their "
+                return vd_fail(err, VD_EUNSUPPORTED, "header: redologs of type '%s' are not read, since they do not "
+                               "name their "
                                "base image", vd_printable(shown, sizeof(shown), b->subtype, strlen(b->subtype)));
         b->header_bytes = le32_get(h->header_bytes);
         b->bitmap_bytes = le32_get(h->bitmap_bytes);
@@ -139,11 +140,11 @@ static int parse_redolog(struct vd_image *img, const struct redolog_header_disk 
         img->size = le64_get(b->version == VERSION2 ? h->v2.size : h->size1);
         b->lead_bytes = vd_round_up(b->bitmap_bytes, SECTOR);
         if (b->header_bytes < sizeof(*h))
-                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " bytes long, at least %zu expected", b->header_bytes,
-                               sizeof(*h));
+                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " bytes long, at least %zu expected",
+                               b->header_bytes, sizeof(*h));
         if (b->bitmap_bytes < vd_div_up(b->table.block_bytes, SECTOR * 8))
-                return vd_fail(err, VD_ECORRUPT, "header: bitmaps of %" PRIu64 " bytes are too short for extents of %" PRIu64,
-                               b->bitmap_bytes, b->table.block_bytes);
+                return vd_fail(err, VD_ECORRUPT, "header: bitmaps of %" PRIu64 " bytes are too short for extents of %"
+                               PRIu64, b->bitmap_bytes, b->table.block_bytes);
         if (b->bitmap_bytes > EXTENT_MOST)
                 return vd_fail(err, VD_EUNSUPPORTED, "header: bitmaps of %" PRIu64 " bytes, at most %d supported",
                                b->bitmap_bytes, EXTENT_MOST);
@@ -158,7 +159,8 @@ static int parse_sparse(struct vd_image *img, const struct sparse_header_disk *h
         strcpy(b->subtype, "sparse");
         b->version = le32_get(h->version);
         if (b->version != SPARSE_VERSION1 && b->version != SPARSE_VERSION2)
-                return vd_fail(err, VD_EUNSUPPORTED, "sparse header: version %u, known are 1 and 2", (unsigned)b->version);
+                return vd_fail(err, VD_EUNSUPPORTED, "sparse header: version %u, known are 1 and 2",
+                               (unsigned)b->version);
         b->header_bytes = sizeof(*h);
         b->table.count = le32_get(h->pages);
         b->table.block_bytes = le32_get(h->page_bytes);
@@ -178,10 +180,11 @@ static int check_numbers(const struct vd_image *img, const struct bochs *b, stru
                 return vd_fail(err, VD_EUNSUPPORTED, "header: extents of %" PRIu64 " bytes, at most %d supported",
                                table->block_bytes, EXTENT_MOST);
         if (!img->size || img->size > INT64_MAX || img->size % SECTOR)
-                return vd_fail(err, VD_ECORRUPT, "header: disk size %" PRIu64 " is not a positive multiple of %d", img->size,
-                               SECTOR);
+                return vd_fail(err, VD_ECORRUPT, "header: disk size %" PRIu64 " is not a positive multiple of %d",
+                               img->size, SECTOR);
         if (vd_div_up(img->size, table->block_bytes) > table->count)
-                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " extents of %" PRIu64 " bytes do not cover a disk of %"
+                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " extents of %" PRIu64
+                               " bytes do not cover a disk of %"
                                PRIu64 " bytes", table->count, table->block_bytes, img->size);
         if (end > vd_file_size(img->file))
                 return vd_fail(err, VD_ECORRUPT, "header: the catalog of %" PRIu64 " extents ends at %" PRIu64
@@ -334,8 +337,8 @@ static int check_last_bitmap(struct vd_image *img, struct bochs *b, struct vd_fi
         for (; first < end && !set && !r; first += run)
                 r = vd_bitmap_run(&bitmap, first, end, &set, &run, err);
         if (!r && set)
-                vd_find(findings, VD_WARNING, "bochs-spare-bits", bitmap.position, b->bitmap_bytes, VD_NOWHERE, 0, false,
-                        "bits are set for sectors behind the end of the disk");
+                vd_find(findings, VD_WARNING, "bochs-spare-bits", bitmap.position, b->bitmap_bytes, VD_NOWHERE, 0,
+                        false, "bits are set for sectors behind the end of the disk");
         return r;
 }
 
@@ -346,7 +349,8 @@ static void check_slots(const struct vd_image *img, const struct bochs *b, struc
         uint64_t slots = size > b->table.start ? (size - b->table.start) / slot : 0;
 
         if (slots > findings->allocated_units)
-                vd_find(findings, VD_LEAK, "bochs-leak", VD_NOWHERE, (slots - findings->allocated_units) * slot, VD_NOWHERE, 0,
+                vd_find(findings, VD_LEAK, "bochs-leak", VD_NOWHERE, (slots - findings->allocated_units) * slot,
+                        VD_NOWHERE, 0,
                         false, "the file has room for %" PRIu64 " extents, but %" PRIu64 " are used", slots,
                         findings->allocated_units);
 }
@@ -356,9 +360,10 @@ static int bochs_check(struct vd_image *img, struct vd_check *check, struct vd_e
         struct bochs *b = img->state;
 
         if (!b->is_sparse && b->bitmap_bytes * 8 * SECTOR != b->table.block_bytes)
-                vd_find(&check->findings, VD_WARNING, "bochs-bitmap-size", offsetof(struct redolog_header_disk, bitmap_bytes), 4,
-                        VD_NOWHERE, 0, false, "bitmaps of %" PRIu64 " bytes for extents of %" PRIu64 ": Bochs writes %" PRIu64,
-                        b->bitmap_bytes, b->table.block_bytes, b->table.block_bytes / SECTOR / 8);
+                vd_find(&check->findings, VD_WARNING, "bochs-bitmap-size", offsetof(struct redolog_header_disk,
+                                                                                    bitmap_bytes), 4,
+                        VD_NOWHERE, 0, false, "bitmaps of %" PRIu64 " bytes for extents of %" PRIu64 ": Bochs writes %"
+                        PRIu64, b->bitmap_bytes, b->table.block_bytes, b->table.block_bytes / SECTOR / 8);
         check_slots(img, b, &check->findings);
         return check_last_bitmap(img, b, &check->findings, err);
 }

@@ -47,8 +47,8 @@ static char version_of(const char script[SCRIPT_BYTES])
         static const char start[] = "#!/bin/sh\n#V", end[] = " Format\n";
         const char *version = script + sizeof(start) - 1;
 
-        if (memcmp(script, start, sizeof(start) - 1) != 0 || version[0] < '0' || version[0] > '9' || version[1] != '.' ||
-            version[2] < '0' || version[2] > '9' || memcmp(version + 3, end, sizeof(end) - 1) != 0)
+        if (memcmp(script, start, sizeof(start) - 1) != 0 || version[0] < '0' || version[0] > '9' ||
+            version[1] != '.' || version[2] < '0' || version[2] > '9' || memcmp(version + 3, end, sizeof(end) - 1) != 0)
                 return 0;
         return version[0];
 }
@@ -91,11 +91,13 @@ static int find_block(struct vd_image *img, uint64_t block, uint64_t *start, uin
                 return vd_error_prefix(err, "index");
         if (*start < c->index_end || end <= *start || end > size)
                 return vd_fail(err, VD_ECORRUPT, "index: block %" PRIu64 " is at %" PRIu64 " to %" PRIu64
-                               ", allowed are ascending offsets from %" PRIu64 " to the end of the file at %" PRIu64, block,
+                               ", allowed are ascending offsets from %" PRIu64 " to the end of the file at %" PRIu64,
+                               block,
                                *start, end, c->index_end, size);
         *bytes = end - *start;
         if (*bytes > 2 * c->block_bytes)
-                return vd_fail(err, VD_ECORRUPT, "index: block %" PRIu64 " at %" PRIu64 " has %" PRIu64 " packed bytes, at most "
+                return vd_fail(err, VD_ECORRUPT, "index: block %" PRIu64 " at %" PRIu64 " has %" PRIu64
+                               " packed bytes, at most "
                                "%" PRIu64 " make sense", block, *start, *bytes, 2 * c->block_bytes);
         return 0;
 }
@@ -105,15 +107,16 @@ static int check_numbers(struct vd_image *img, const struct cloop *c, struct vd_
         uint64_t size = vd_file_size(img->file);
 
         if (!c->block_bytes || c->block_bytes % SECTOR)
-                return vd_fail(err, VD_ECORRUPT, "header: block size %" PRIu64 " is not a multiple of %d", c->block_bytes, SECTOR);
+                return vd_fail(err, VD_ECORRUPT, "header: block size %" PRIu64 " is not a multiple of %d",
+                               c->block_bytes, SECTOR);
         if (c->block_bytes > BLOCK_MOST)
-                return vd_fail(err, VD_EUNSUPPORTED, "header: blocks of %" PRIu64 " bytes, at most %d supported", c->block_bytes,
-                               BLOCK_MOST);
+                return vd_fail(err, VD_EUNSUPPORTED, "header: blocks of %" PRIu64 " bytes, at most %d supported",
+                               c->block_bytes, BLOCK_MOST);
         if (!c->blocks)
                 return vd_fail(err, VD_ECORRUPT, "header: no blocks");
         if (c->index_end > size)
-                return vd_fail(err, VD_ECORRUPT, "header: the index of %" PRIu64 " blocks ends at %" PRIu64 ", but the file at %"
-                               PRIu64, c->blocks, c->index_end, size);
+                return vd_fail(err, VD_ECORRUPT, "header: the index of %" PRIu64 " blocks ends at %" PRIu64
+                               ", but the file at %" PRIu64, c->blocks, c->index_end, size);
         return 0;
 }
 

@@ -105,8 +105,8 @@ static bool try_layout(struct cow *c, const struct layout *l, const uint8_t *hea
 
         c->sector = get32(c, head + l->sector);
         c->alignment = l->alignment ? get32(c, head + l->alignment) : 0;
-        if (!vd_is_pow2(c->sector) || c->sector < SECTOR_LEAST || c->sector > SECTOR_MOST || !size || size > INT64_MAX / 2 ||
-            size % c->sector || !memchr(head + l->path, 0, l->path_bytes))
+        if (!vd_is_pow2(c->sector) || c->sector < SECTOR_LEAST || c->sector > SECTOR_MOST || !size ||
+            size > INT64_MAX / 2 || size % c->sector || !memchr(head + l->path, 0, l->path_bytes))
                 return false;
         if (l->alignment && (!c->alignment || c->alignment > ALIGNMENT_MOST))
                 return false;
@@ -144,8 +144,8 @@ static int read_header(struct vd_image *img, struct cow *c, struct vd_error *err
                         break;
         }
         if (i == count)
-                return vd_fail(err, VD_ECORRUPT, "header of version %u: size, sector size, alignment and length of the file fit "
-                               "none of the known layouts", (unsigned)c->version);
+                return vd_fail(err, VD_ECORRUPT, "header of version %u: size, sector size, alignment and length of "
+                               "the file fit none of the known layouts", (unsigned)c->version);
         if (c->layout->kind && get32(c, head + c->layout->kind))
                 return vd_fail(err, VD_EUNSUPPORTED, "header: kind %u, known is 0 (bitmap)",
                                (unsigned)get32(c, head + c->layout->kind));
@@ -199,8 +199,8 @@ static int cow_accept_parent(struct vd_image *child, struct vd_image *parent, st
         (void)err;
         if (c->mtime && vd_file_fd(parent->file) >= 0 && !fstat(vd_file_fd(parent->file), &st) &&
             (uint32_t)st.st_mtime != c->mtime)
-                vd_image_warn(child, "the parent was last changed at %" PRIu32 ", not at %" PRIu32 " as recorded: it may not "
-                              "be the one, or not as it was", (uint32_t)st.st_mtime, c->mtime);
+                vd_image_warn(child, "the parent was last changed at %" PRIu32 ", not at %" PRIu32
+                              " as recorded: it may not be the one, or not as it was", (uint32_t)st.st_mtime, c->mtime);
         return 0;
 }
 
@@ -219,8 +219,8 @@ static int cow_map(struct vd_image *img, uint64_t offset, uint64_t max, struct v
         if (!set)
                 return 0;
         if (position >= size)
-                return vd_fail(err, VD_ECORRUPT, "guest offset %" PRIu64 " is at %" PRIu64 ", but the file ends at %" PRIu64,
-                               offset, position, size);
+                return vd_fail(err, VD_ECORRUPT, "guest offset %" PRIu64 " is at %" PRIu64 ", but the file ends at %"
+                               PRIu64, offset, position, size);
         ext->length = vd_min(ext->length, size - position);
         ext->kind = VD_DATA;
         ext->file = img->file;
@@ -272,8 +272,8 @@ static int check_spare_bits(const struct cow *c, struct vd_findings *findings, s
         for (uint64_t at = c->units; at < end && !set && !r && at / 8 < c->bitmap.stored; at += run)
                 r = vd_bitmap_run(&c->bitmap, at, end, &set, &run, err);
         if (!r && set)
-                vd_find(findings, VD_WARNING, "cow-spare-bits", c->bitmap.position + c->units / 8, 1, VD_NOWHERE, 0, false,
-                        "bits are set behind the last sector (%" PRIu64 ")", c->units - 1);
+                vd_find(findings, VD_WARNING, "cow-spare-bits", c->bitmap.position + c->units / 8, 1, VD_NOWHERE, 0,
+                        false, "bits are set behind the last sector (%" PRIu64 ")", c->units - 1);
         return r;
 }
 
@@ -281,7 +281,8 @@ static int cow_check(struct vd_image *img, struct vd_check *check, struct vd_err
 {
         const struct cow *c = img->state;
         struct vd_findings *findings = &check->findings;
-        uint64_t size = vd_file_size(img->file), present = size > c->data_offset ? (size - c->data_offset) / c->unit : 0;
+        uint64_t size = vd_file_size(img->file), present = size > c->data_offset ? (size - c->data_offset) / c->unit
+        : 0;
 
         findings->total_units = c->units;
         for (uint64_t at = 0, run; at < c->units; at += run) {
@@ -289,9 +290,9 @@ static int cow_check(struct vd_image *img, struct vd_check *check, struct vd_err
                 int r;
 
                 if (at / 8 >= c->bitmap.stored) {
-                        vd_find(findings, VD_ERROR, "cow-bitmap-short", c->bitmap.position, c->bitmap.stored, at * c->unit,
-                                img->size - at * c->unit, false, "sectors from %" PRIu64 " on have no bit: data begins at %"
-                                PRIu64, at, c->data_offset);
+                        vd_find(findings, VD_ERROR, "cow-bitmap-short", c->bitmap.position, c->bitmap.stored,
+                                at * c->unit, img->size - at * c->unit, false, "sectors from %" PRIu64
+                                " on have no bit: data begins at %" PRIu64, at, c->data_offset);
                         return 0;
                 }
                 r = vd_bitmap_run(&c->bitmap, at, c->units, &set, &run, err);
@@ -303,8 +304,8 @@ static int cow_check(struct vd_image *img, struct vd_check *check, struct vd_err
 
                         vd_find(findings, VD_ERROR, "cow-truncated", c->data_offset + from * c->unit,
                                 (at + run - from) * c->unit, from * c->unit, (at + run - from) * c->unit, false,
-                                "%" PRIu64 " sectors from %" PRIu64 " on are in this file, which ends before", at + run - from,
-                                from);
+                                "%" PRIu64 " sectors from %" PRIu64 " on are in this file, which ends before",
+                                at + run - from, from);
                 }
         }
         return check_spare_bits(c, findings, err);
@@ -313,7 +314,8 @@ static int cow_check(struct vd_image *img, struct vd_check *check, struct vd_err
 static const char *const extensions[] = { "cow", NULL };
 
 const struct vd_format vd_format_cow = {
-        .name = "cow", .title = "copy-on-write file of user-mode Linux", .extensions = extensions, .caps = VD_CAP_BACKING,
+        .name = "cow", .title = "copy-on-write file of user-mode Linux", .extensions = extensions,
+        .caps = VD_CAP_BACKING,
         .probe = cow_probe, .open = cow_open, .close = cow_close, .map = cow_map, .accept_parent = cow_accept_parent,
         .describe = cow_describe, .walk = cow_walk, .check = cow_check,
 };

@@ -38,7 +38,8 @@ static const char *stranger(const uint8_t *head, size_t head_bytes, const uint8_
         for (size_t i = 0; i < sizeof(strangers) / sizeof(strangers[0]); i++) {
                 size_t length = strangers[i].length;
 
-                if (strangers[i].at_end ? tail_bytes >= length && !memcmp(tail + tail_bytes - length, strangers[i].magic, length)
+                if (strangers[i].at_end ? tail_bytes >= length && !memcmp(tail + tail_bytes - length,
+                                                                          strangers[i].magic, length)
                                         : head_bytes >= length && !memcmp(head, strangers[i].magic, length))
                         return strangers[i].what;
         }
@@ -140,8 +141,8 @@ static int find_size(struct dmg *dmg, struct vd_error *err)
         if (!dmg->size)
                 return vd_fail(err, VD_ECORRUPT, "neither trailer nor block tables have any sectors");
         if (reach > dmg->size)
-                return vd_fail(err, VD_ECORRUPT, "block tables reach to %" PRIu64 ", but the disk has %" PRIu64 " bytes",
-                               reach, dmg->size);
+                return vd_fail(err, VD_ECORRUPT, "block tables reach to %" PRIu64 ", but the disk has %" PRIu64
+                               " bytes", reach, dmg->size);
         return 0;
 }
 
@@ -257,7 +258,8 @@ static void describe_kinds(const struct dmg *dmg, struct vd_report *report)
                 vd_report_text(report, "compression-type", "compression type", codecs);
 }
 
-static void describe_checksum(struct vd_report *report, const char *key, const char *label, uint32_t type, uint32_t value)
+static void describe_checksum(struct vd_report *report, const char *key, const char *label, uint32_t type,
+                              uint32_t value)
 {
         if (type == DMG_CRC32)
                 vd_report_textf(report, key, label, "%08x (CRC-32)", (unsigned)value);

@@ -25,7 +25,8 @@ int dmg_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err)
                   .what = "trailer" },
                 { .class = VD_CLASS_TABLE, .position = dmg->list_offset, .length = dmg->list_bytes,
                   .what = dmg->is_resource_fork ? "resource fork" : "property list" },
-                { .class = VD_CLASS_PACKED, .position = dmg->fork_offset, .length = dmg->fork_bytes, .what = "data fork" },
+                { .class = VD_CLASS_PACKED, .position = dmg->fork_offset, .length = dmg->fork_bytes, .what =
+                 "data fork" },
         };
         int r = vd_check_begin(check, 1, vd_file_size(img->file), err);
 
@@ -76,7 +77,8 @@ static int stop_asked(const struct summer *s, struct vd_error *err)
 }
 
 /* Adds the content of a chunk.  *readable false: what is wrong with it is said elsewhere. */
-static int add_chunk(struct summer *s, const struct dmg_chunk *chunk, uint32_t *crc, bool *readable, struct vd_error *err)
+static int add_chunk(struct summer *s, const struct dmg_chunk *chunk, uint32_t *crc, bool *readable,
+                     struct vd_error *err)
 {
         struct vd_error ignored = VD_ERROR_INIT;
         uint64_t at = chunk->start;
@@ -133,8 +135,8 @@ static int sum_table(struct summer *s, const struct dmg *dmg, size_t index, stru
         }
         if (readable && crc != table->checksum)
                 vd_find(findings, VD_ERROR, "dmg-table-checksum", dmg->list_offset, dmg->list_bytes, table->start,
-                        table->end - table->start, false, "content of block table %zu ('%s') has CRC-32 %08x, stored is %08x",
-                        index, table->name ? table->name : "", (unsigned)crc, (unsigned)table->checksum);
+                        table->end - table->start, false, "content of block table %zu ('%s') has CRC-32 %08x, stored "
+                        "is %08x", index, table->name ? table->name : "", (unsigned)crc, (unsigned)table->checksum);
         return 0;
 }
 
@@ -160,8 +162,8 @@ static int sum_fork(struct summer *s, const struct dmg *dmg, struct vd_findings 
                 at += n;
         }
         if (crc != expected)
-                vd_find(findings, VD_ERROR, "dmg-data-checksum", dmg->fork_offset, dmg->fork_bytes, VD_NOWHERE, 0, false,
-                        "data fork has CRC-32 %08x, stored is %08x", (unsigned)crc, (unsigned)expected);
+                vd_find(findings, VD_ERROR, "dmg-data-checksum", dmg->fork_offset, dmg->fork_bytes, VD_NOWHERE, 0,
+                        false, "data fork has CRC-32 %08x, stored is %08x", (unsigned)crc, (unsigned)expected);
         return 0;
 }
 
@@ -196,9 +198,10 @@ static void sum_tables(const struct dmg *dmg, struct vd_findings *findings)
                 crc = (uint32_t)crc32_z(crc, one.b, sizeof(one));
         }
         if (crc != expected)
-                vd_find(findings, VD_ERROR, "dmg-checksum", dmg->trailer_offset + offsetof(struct dmg_trailer_disk, checksum),
-                        sizeof(*stored), VD_NOWHERE, 0, false, "checksums of all block tables have CRC-32 %08x, stored is "
-                        "%08x", (unsigned)crc, (unsigned)expected);
+                vd_find(findings, VD_ERROR, "dmg-checksum", dmg->trailer_offset + offsetof(struct dmg_trailer_disk,
+                                                                                           checksum),
+                        sizeof(*stored), VD_NOWHERE, 0, false, "checksums of all block tables have CRC-32 %08x, "
+                        "stored is %08x", (unsigned)crc, (unsigned)expected);
 }
 
 /* ---- tables ---- */
@@ -244,8 +247,8 @@ static void check_gaps(const struct vd_image *img, const struct dmg *dmg, struct
 
                 if (next > reach)
                         vd_find(findings, VD_NOTE, "dmg-gap", VD_NOWHERE, 0, reach, next - reach, false,
-                                "no block table has the %" PRIu64 " bytes at guest offset %" PRIu64 ": they read as zeros",
-                                next - reach, reach);
+                                "no block table has the %" PRIu64 " bytes at guest offset %" PRIu64
+                                ": they read as zeros", next - reach, reach);
                 reach = chunk ? vd_max(reach, chunk->reach) : reach;
         }
 }
@@ -261,7 +264,8 @@ int dmg_check(struct vd_image *img, struct vd_check *check, struct vd_error *err
         check_gaps(img, dmg, &check->findings);
         sum_tables(dmg, &check->findings);
         if (end < vd_file_size(img->file))
-                vd_find(&check->findings, VD_NOTE, "dmg-trailing", end, vd_file_size(img->file) - end, VD_NOWHERE, 0, false,
+                vd_find(&check->findings, VD_NOTE, "dmg-trailing", end, vd_file_size(img->file) - end, VD_NOWHERE, 0,
+                        false,
                         "the file goes on for %" PRIu64 " bytes behind the trailer", vd_file_size(img->file) - end);
         return check->options->data ? sum_data(img, check, err) : 0;
 }

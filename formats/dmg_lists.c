@@ -143,7 +143,8 @@ static int add_resources(struct dmg *dmg, const struct fork *fork, const struct 
         for (unsigned i = 0; i < count && !r; i++) {
                 struct fork_reference_disk ref;
 
-                if (!fork_get(fork, fork->types + be16_get(type->references_offset) + i * sizeof(ref), &ref, sizeof(ref)))
+                if (!fork_get(fork, fork->types + be16_get(type->references_offset) + i * sizeof(ref), &ref,
+                              sizeof(ref)))
                         return broken_fork(err, "a reference");
                 r = add_resource(dmg, fork, &ref, err);
         }
@@ -188,11 +189,12 @@ int dmg_read_tables(struct dmg *dmg, struct vd_file *file, struct vd_error *err)
         int r;
 
         if (!vd_range_fits(dmg->list_offset, dmg->list_bytes, vd_file_size(file)))
-                return vd_fail(err, VD_ECORRUPT, "trailer: %s of %" PRIu64 " bytes at %" PRIu64 ", but the file ends at %"
+                return vd_fail(err, VD_ECORRUPT, "trailer: %s of %" PRIu64 " bytes at %" PRIu64
+                               ", but the file ends at %"
                                PRIu64, what, dmg->list_bytes, dmg->list_offset, vd_file_size(file));
         if (dmg->list_bytes > DMG_LIST_MOST)
-                return vd_fail(err, VD_EUNSUPPORTED, "trailer: %s of %" PRIu64 " bytes, at most %" PRIu64 " supported", what,
-                               dmg->list_bytes, DMG_LIST_MOST);
+                return vd_fail(err, VD_EUNSUPPORTED, "trailer: %s of %" PRIu64 " bytes, at most %" PRIu64 " supported",
+                               what, dmg->list_bytes, DMG_LIST_MOST);
         bytes = malloc(dmg->list_bytes);
         if (!bytes)
                 return vd_fail(err, -ENOMEM, "%s of %" PRIu64 " bytes", what, dmg->list_bytes);

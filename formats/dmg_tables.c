@@ -105,7 +105,8 @@ static int read_chunk(struct dmg *dmg, const struct dmg_chunk_disk *raw, uint64_
         if (chunk.type == DMG_COMMENT)
                 return 0;
         if (!sector_range(table->start, raw->first, raw->sectors, &chunk.start, &chunk.end) || chunk.end > table->end)
-                return vd_fail(err, VD_ECORRUPT, "chunk %" PRIu64 ": %" PRIu64 " sectors at %" PRIu64 ", but the table has %"
+                return vd_fail(err, VD_ECORRUPT, "chunk %" PRIu64 ": %" PRIu64 " sectors at %" PRIu64
+                               ", but the table has %"
                                PRIu64 " sectors", number, be64_get(raw->sectors), be64_get(raw->first),
                                (table->end - table->start) / DMG_SECTOR);
         if (!vd_add(dmg->fork_offset, data_offset, &chunk.position) ||
@@ -179,7 +180,8 @@ int dmg_add_table(struct dmg *dmg, const uint8_t *bytes, size_t length, const ch
 
 static int by_start(const void *a, const void *b, void *context)
 {
-        const struct dmg_chunk *chunks = context, *p = &chunks[*(const uint32_t *)a], *q = &chunks[*(const uint32_t *)b];
+        const struct dmg_chunk *chunks = context, *p = &chunks[*(const uint32_t *)a],
+        *q = &chunks[*(const uint32_t *)b];
 
         if (p->start != q->start)
                 return p->start < q->start ? -1 : 1;
@@ -219,20 +221,20 @@ int dmg_chunk_fault(const struct dmg *dmg, const struct vd_file *file, const str
         uint64_t start = chunk->start, length = chunk->end - start, end;
 
         if (chunk->is_missing)
-                return vd_fail(err, VD_ECORRUPT, "block table %u has no chunk for %" PRIu64 " bytes at guest offset %" PRIu64,
-                               (unsigned)chunk->table, length, start);
+                return vd_fail(err, VD_ECORRUPT, "block table %u has no chunk for %" PRIu64 " bytes at guest offset %"
+                               PRIu64, (unsigned)chunk->table, length, start);
         if (chunk->overlaps)
-                return vd_fail(err, VD_ECORRUPT, "chunk of block table %u at guest offset %" PRIu64 " shares it with others",
-                               (unsigned)chunk->table, start);
+                return vd_fail(err, VD_ECORRUPT, "chunk of block table %u at guest offset %" PRIu64
+                               " shares it with others", (unsigned)chunk->table, start);
         if (!info)
-                return vd_fail(err, VD_EUNSUPPORTED, "chunk of block table %u at guest offset %" PRIu64 " has unknown type "
-                               "0x%08x", (unsigned)chunk->table, start, (unsigned)chunk->type);
+                return vd_fail(err, VD_EUNSUPPORTED, "chunk of block table %u at guest offset %" PRIu64
+                               " has unknown type 0x%08x", (unsigned)chunk->table, start, (unsigned)chunk->type);
         if (!info->subformat)
                 return 0;
         if (info->codec ? !chunk->bytes || chunk->bytes > DMG_PACKED_MOST || length > DMG_UNIT_MOST
                         : chunk->bytes != length)
-                return vd_fail(err, VD_ECORRUPT, "%s chunk at guest offset %" PRIu64 ": %" PRIu64 " bytes stored for %" PRIu64
-                               "; %s", info->name, start, chunk->bytes, length,
+                return vd_fail(err, VD_ECORRUPT, "%s chunk at guest offset %" PRIu64 ": %" PRIu64 " bytes stored for %"
+                               PRIu64 "; %s", info->name, start, chunk->bytes, length,
                                info->codec ? "at most 128 MiB for 64 MiB are allowed" : "they must be as many");
         if (!vd_range_fits(chunk->position, chunk->bytes, vd_file_size(file)))
                 return vd_fail(err, VD_ECORRUPT, "%s chunk at guest offset %" PRIu64 ": %" PRIu64 " bytes at %" PRIu64
@@ -241,8 +243,8 @@ int dmg_chunk_fault(const struct dmg *dmg, const struct vd_file *file, const str
         if (dmg->fork_bytes && vd_add(dmg->fork_offset, dmg->fork_bytes, &end) &&
             (chunk->position < dmg->fork_offset || !vd_range_fits(chunk->position, chunk->bytes, end)))
                 return vd_fail(err, VD_ECORRUPT, "%s chunk at guest offset %" PRIu64 ": %" PRIu64 " bytes at %" PRIu64
-                               " lie outside the data fork (%" PRIu64 " to %" PRIu64 ")", info->name, start, chunk->bytes,
-                               chunk->position, dmg->fork_offset, end);
+                               " lie outside the data fork (%" PRIu64 " to %" PRIu64 ")", info->name, start,
+                               chunk->bytes, chunk->position, dmg->fork_offset, end);
         return 0;
 }
 

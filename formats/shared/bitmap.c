@@ -14,8 +14,8 @@ int vd_bitmap_run(const struct vd_bitmap *map, uint64_t first, uint64_t end, boo
         uint64_t per_page = map->page * 8, at = first;
 
         if (first / 8 >= map->stored)
-                return vd_fail(err, VD_ECORRUPT, "bit %" PRIu64 " of the bitmap at %" PRIu64 " is missing: the file has %"
-                               PRIu64 " bytes of it", first, map->position, map->stored);
+                return vd_fail(err, VD_ECORRUPT, "bit %" PRIu64 " of the bitmap at %" PRIu64
+                               " is missing: the file has %" PRIu64 " bytes of it", first, map->position, map->stored);
         if (end / 8 >= map->stored)
                 end = map->stored * 8;
         for (unsigned pages = 0; at < end && pages < PAGES_MOST; pages++) {

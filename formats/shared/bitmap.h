@@ -15,8 +15,8 @@ struct vd_bitmap {
         uint64_t stored;                /* bytes that the file has of it; bits behind are errors */
 };
 
-/* How many bits from first (< end) on are alike, up to end; *set is their value.  Gives up after a number of pages, so that
- * the result may be less than there is. */
+/* How many bits from first (< end) on are alike, up to end; *set is their value.  Gives up after a number of pages,
+ * so that the result may be less than there is. */
 int vd_bitmap_run(const struct vd_bitmap *, uint64_t first, uint64_t end, bool *set, uint64_t *run, struct vd_error *);
 
 /* Gives bits [first, end) a value, in the cache. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* lz.c: ADC and LZFSE, the codecs that we decode ourselves: known streams, streams of an encoder made for this test, and
- * damage everywhere.
+/* lz.c: ADC and LZFSE, the codecs that we decode ourselves: known streams, streams of an encoder made for this test,
+ * and damage everywhere.
  *
  * With the name of a file as argument the encoder's stream of 64 KiB is written there, for other decoders to judge.
  */
@@ -60,7 +60,8 @@ static void adc(void)
 
 static const char hello[] = "hello hello hello hello hello hello\n";
 static const uint8_t lzvn[] = {
-        'b', 'v', 'x', 'n', 0x24, 0, 0, 0, 0x15, 0, 0, 0, 0xe6, 'h', 'e', 'l', 'l', 'o', ' ', 0x38, 0x06, 0xf0, 0x03, 0xe1,
+        'b', 'v', 'x', 'n', 0x24, 0, 0, 0, 0x15, 0, 0, 0, 0xe6, 'h', 'e', 'l', 'l', 'o', ' ', 0x38, 0x06, 0xf0, 0x03,
+        0xe1,
         '\n', 0x06, 0, 0, 0, 0, 0, 0, 0, 'b', 'v', 'x', '$',
 };
 
@@ -81,7 +82,8 @@ static void lzvn_blocks(void)
         OK("lzfse: a unit that is longer or shorter is corrupt",
            unpack(VD_CODEC_LZFSE, lzvn, sizeof(lzvn), 37) == VD_ECORRUPT &&
            unpack(VD_CODEC_LZFSE, lzvn, sizeof(lzvn), 35) == VD_ECORRUPT);
-        OK("lzfse: a block of the first version is refused", unpack(VD_CODEC_LZFSE, old, sizeof(old), 3) == VD_EUNSUPPORTED);
+        OK("lzfse: a block of the first version is refused", unpack(VD_CODEC_LZFSE, old, sizeof(old),
+                                                                    3) == VD_EUNSUPPORTED);
         for (size_t cut = 0; cut < sizeof(lzvn); cut++)
                 all = all && unpack(VD_CODEC_LZFSE, lzvn, cut, 36) == VD_ECORRUPT;
         OK("lzvn: cut anywhere it is corrupt", all);
@@ -226,8 +228,8 @@ static void find_matches(size_t length)
                 size_t n = 0, seen = SIZE_MAX;
 
                 if (at + 4 <= length) {
-                        unsigned hash = (plain[at] * 2654435761u ^ plain[at + 1] * 40503u ^ plain[at + 2] * 251u ^ plain[at + 3]) &
-                                        65535;
+                        unsigned pair = plain[at] * 2654435761u ^ plain[at + 1] * 40503u;
+                        unsigned hash = (pair ^ plain[at + 2] * 251u ^ plain[at + 3]) & 65535;
 
                         seen = last[hash];
                         last[hash] = at;
@@ -351,7 +353,8 @@ static void bvx2_blocks(const char *save)
         bool all = true;
 
         printf("# %zu matches, %zu literals: %d bytes become %zu\n", match_count, literal_count, UNIT, length);
-        OK("bvx2: what the encoder packed", unpack(VD_CODEC_LZFSE, packed, length, UNIT) == 0 && !memcmp(unpacked, plain, UNIT));
+        OK("bvx2: what the encoder packed", unpack(VD_CODEC_LZFSE, packed, length, UNIT) == 0 && !memcmp(unpacked,
+                                                                                                         plain, UNIT));
         if (save) {
                 FILE *file = fopen(save, "wb");
 
