@@ -16,7 +16,7 @@
 
 enum {
         PLAIN_CHUNK = 256 * 1024,       /* stays in the processor's cache between reading and writing */
-        PACK_CHUNK = 1024 * 1024,       /* work enough to hand to a thread */
+        PACK_CHUNK = 1024 * 1024,       /* work enough to hand to a thread, or over a network */
         LAYOUT_CHUNK = 64 * 1024 * 1024,        /* of which nothing is read */
         SLOTS_PER_THREAD = 3,
         RESERVE_AFTER = 1024 * 1024,    /* a run of writes this long gets space reserved ahead of it */
@@ -24,6 +24,8 @@ enum {
         RESERVE_IN_BLOCK = 4 * 1024 * 1024,
         HOLES_KEPT = 65536,
         THREADS_MAX = 64,
+        REMOTE_THREADS = 8,             /* they wait more than they work */
+        REMOTE_MEMORY = 48 * 1024 * 1024,       /* for buffers, with more threads than processors */
 };
 
 /* Reserves space ahead of a place that continues a run.  A target whose positions are guest offsets, at least inside
@@ -277,6 +279,7 @@ int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t
         job->size = job->source->size;
         job->dense = !o->sparse_bytes;
         job->lacks_parent = vd_image_lacks_parent(job->source);
+        job->is_remote = vd_image_is_remote(job->source);
         job->skip_depth = o->skip ? o->skip->depth : UINT_MAX;
         vd_pace_start(&job->pace, o->rate, o->stop);
         for (size_t i = 0; i < job->target_count; i++) {
@@ -285,12 +288,14 @@ int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t
                 if (r)
                         return r;
                 packing = packing || job->targets[i].packs;
+                job->is_remote = job->is_remote || vd_image_is_remote(targets[i]);
         }
         if (o->layout && vd_layout_purpose(o->layout) != VD_LAYOUT_STREAM)
                 job->needs_digest = false;
         job->reads = needs_data(job);
         job->finds_zeros = !job->dense && (!o->layout || (job->reads && job->targets->packs));
-        job->chunk_bytes = vd_max(packing ? PACK_CHUNK : PLAIN_CHUNK, job->may_be_packed ? job->source->unit : 0);
+        job->chunk_bytes = vd_max(packing || job->is_remote ? PACK_CHUNK : PLAIN_CHUNK,
+                                  job->may_be_packed ? job->source->unit : 0);
         if (!job->reads)
                 job->chunk_bytes = vd_max(job->chunk_bytes, LAYOUT_CHUNK);
         job->chunk_bytes = vd_round_up(job->chunk_bytes, job->unit);
@@ -384,12 +389,23 @@ static int run(struct copy_job *job, unsigned threads, size_t slot_count, struct
         return r;
 }
 
+static unsigned choose_threads(const struct copy_job *job)
+{
+        unsigned threads = vd_copy_threads(job->options);
+
+        if (!job->reads)
+                return 1;
+        if (job->options->threads || !job->is_remote)
+                return threads;
+        return (unsigned)vd_max(threads, vd_min(REMOTE_THREADS, REMOTE_MEMORY / SLOTS_PER_THREAD / job->buffer_bytes));
+}
+
 int vd_copy(struct vd_image *source, struct vd_image *const *targets, size_t target_count,
             const struct vd_copy_options *options, struct vd_copy_stats *stats, struct vd_error *err)
 {
         struct copy_job job = { .source = source, .options = options };
         int r = vd_copy_set_up(&job, targets, target_count, err);
-        unsigned threads = job.reads ? vd_copy_threads(options) : 1;
+        unsigned threads = r ? 1 : choose_threads(&job);
         size_t slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
 
         if (!r)

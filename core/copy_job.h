@@ -81,6 +81,7 @@ struct copy_job {
         uint64_t buffer_bytes;          /* of a chunk, packed forms included */
         bool dense;                     /* holes are written as zeros too */
         bool write_zeros;               /* some target wants to hear of zeros */
+        bool is_remote;                 /* source or a target: few and large requests are better */
         bool may_be_packed;             /* the source may have packed units */
         bool lacks_parent;              /* unallocated in the source does not mean zeros */
         bool needs_digest;

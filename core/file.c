@@ -425,6 +425,11 @@ bool vd_file_is_writable(const struct vd_file *f)
         return f->writable;
 }
 
+bool vd_file_is_remote(const struct vd_file *f)
+{
+        return f->ops->is_remote && f->ops->is_remote(f);
+}
+
 bool vd_file_is(const struct vd_file *f, const struct stat *st)
 {
         return f->ops->is(f, st);

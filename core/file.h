@@ -67,6 +67,8 @@ uint64_t vd_file_size(const struct vd_file *);          /* the length now, our o
 uint64_t vd_file_disk_bytes(const struct vd_file *);    /* space used on the host, holes not counted */
 bool vd_file_is_writable(const struct vd_file *);
 bool vd_file_is_device(const struct vd_file *);
+/* Does a request take so long that many should be under way at once? */
+bool vd_file_is_remote(const struct vd_file *);
 int vd_file_fd(const struct vd_file *);                 /* -1 for memory, windows and joins */
 /* Is there a descriptor behind it (windows and joins looked through) with this device and inode? */
 bool vd_file_is(const struct vd_file *, const struct stat *);

@@ -386,6 +386,12 @@ static bool nbd_is(const struct vd_file *f, const struct stat *st)
         return false;
 }
 
+static bool nbd_is_remote(const struct vd_file *f)
+{
+        (void)f;
+        return true;
+}
+
 static void nbd_close_file(struct vd_file *f)
 {
         struct nbd_file *n = nbd(f);
@@ -400,7 +406,7 @@ static void nbd_close_file(struct vd_file *f)
 static const struct vd_file_ops nbd_ops = {
         .size = nbd_size, .disk_bytes = nbd_size, .read = nbd_read, .write = nbd_write, .zero = nbd_zero,
         .allocate = nbd_allocate, .truncate = nbd_truncate, .sync = nbd_sync, .next = nbd_next, .is = nbd_is,
-        .close = nbd_close_file,
+        .is_remote = nbd_is_remote, .close = nbd_close_file,
 };
 
 int vd_file_open_nbd(struct vd_file **out, const char *uri, unsigned flags, const volatile int *stop,

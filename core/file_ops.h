@@ -21,6 +21,7 @@ struct vd_file_ops {
         int (*finish)(struct vd_file *, struct vd_error *);
         int (*check_unchanged)(const struct vd_file *, struct vd_error *);
         bool (*is)(const struct vd_file *, const struct stat *);
+        bool (*is_remote)(const struct vd_file *);      /* NULL: no */
         void (*close)(struct vd_file *);                /* frees the backend's part, and the struct */
 };
 

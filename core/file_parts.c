@@ -202,6 +202,14 @@ static bool join_is(const struct vd_file *f, const struct stat *st)
         return false;
 }
 
+static bool join_is_remote(const struct vd_file *f)
+{
+        for (size_t i = 0; i < join(f)->count; i++)
+                if (vd_file_is_remote(join(f)->parts[i].file))
+                        return true;
+        return false;
+}
+
 static void join_close(struct vd_file *f)
 {
         for (size_t i = 0; i < join(f)->count; i++)
@@ -213,7 +221,8 @@ static void join_close(struct vd_file *f)
 static const struct vd_file_ops join_ops = {
         .size = join_size, .disk_bytes = join_disk_bytes, .read = join_read, .write = join_write, .zero = join_zero,
         .allocate = join_allocate, .truncate = join_truncate, .sync = join_sync, .next = join_next,
-        .finish = join_finish, .check_unchanged = join_check_unchanged, .is = join_is, .close = join_close,
+        .finish = join_finish, .check_unchanged = join_check_unchanged, .is = join_is,
+        .is_remote = join_is_remote, .close = join_close,
 };
 
 static struct join_file *join_new(size_t count, const char *name, bool writable, struct vd_error *err)

@@ -567,6 +567,14 @@ bool vd_image_lacks_parent(const struct vd_image *img)
         return false;
 }
 
+bool vd_image_is_remote(const struct vd_image *img)
+{
+        for (; img; img = img->parent)
+                if (vd_file_is_remote(img->file))
+                        return true;
+        return false;
+}
+
 bool vd_image_may_be_packed(const struct vd_image *img)
 {
         for (; img; img = img->parent)

@@ -130,6 +130,9 @@ bool vd_image_may_be_packed(const struct vd_image *);
 /* Somewhere in the chain is a parent that was not opened: then UNALLOCATED does not mean zeros. */
 bool vd_image_lacks_parent(const struct vd_image *);
 
+/* Is some of the chain behind a network, see vd_file_is_remote()? */
+bool vd_image_is_remote(const struct vd_image *);
+
 /* The bytes of a mapped extent: zeros for ZERO and UNALLOCATED (the caller has asked vd_image_lacks_parent()). */
 int vd_extent_read(const struct vd_extent *, void *buffer, struct vd_codec_context *, struct vd_error *);
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
+# shellcheck disable=SC2154  # capture sets status, output and stderr
 # NBD exports as sources and targets: against nbdkit and qemu-nbd, on sockets in the test's own directory.
 
 load helpers
 
-URI='nbd+unix:///?socket=sock'
+SOCKET=sock
+URI="nbd+unix:///?socket=$SOCKET"
 
 teardown() {
         stop_server
@@ -17,19 +19,25 @@ needs_nbd() {
 }
 
 # serve ARGUMENTS: nbdkit with these; returns when it listens.
-serve() { nbdkit -U "$PWD/sock" -P "$PWD/pid" "$@" 3>&-; }
+serve() { nbdkit -U "$PWD/$SOCKET" -P "$PWD/$SOCKET.pid" "$@" 3>&-; }
 
-serve_qemu() { qemu-nbd --fork --persistent --socket="$PWD/sock" --pid-file="$PWD/pid" "$@" 3>&- >/dev/null; }
+serve_qemu() { qemu-nbd --fork --persistent --socket="$PWD/$SOCKET" --pid-file="$PWD/$SOCKET.pid" "$@" 3>&- >/dev/null; }
 
+# Whoever reaps orphans may take its time.
+is_running() { [ "$(ps -o stat= -p "$1" | cut -c1)" != Z ] && kill -0 "$1" 2>/dev/null; }
+
+# stop_server [SIGNAL]: all of them.
 stop_server() {
-        local pid
-        pid=$(cat pid 2>/dev/null) || return 0
-        kill "${1:--TERM}" "$pid" 2>/dev/null
-        for _ in $(seq 100); do
-                kill -0 "$pid" 2>/dev/null || break
-                sleep 0.05
+        local file pid
+        for file in ./*.pid; do
+                pid=$(cat "$file" 2>/dev/null) || continue
+                kill "${1:--TERM}" "$pid" 2>/dev/null
+                for _ in $(seq 100); do
+                        is_running "$pid" || break
+                        sleep 0.05
+                done
+                rm -f "$file" "${file%.pid}"
         done
-        rm -f pid sock
 }
 
 @test "nbd: nbdkit as a source: bytes and holes" {
@@ -70,7 +78,7 @@ stop_server() {
         disk_image disk.raw
         for port in 20809 21809 22809 skip; do
                 [ "$port" != skip ] || skip "no free port"
-                nbdkit -i 127.0.0.1 -p "$port" -P "$PWD/pid" -e 'the disk' file disk.raw 3>&- 2>/dev/null && break
+                nbdkit -i 127.0.0.1 -p "$port" -P "$PWD/tcp.pid" -e 'the disk' file disk.raw 3>&- 2>/dev/null && break
         done
         vdtool compare -q "nbd://127.0.0.1:$port/the%20disk" disk.raw
 }
@@ -124,17 +132,13 @@ stop_server() {
         needs_nbd nbdkit qemu-nbd
         disk_image disk.raw 20000256
         truncate -s 20000256 export.raw
-        serve_qemu -f raw --shared=8 export.raw
-        mv sock target
-        mv pid target.pid
+        SOCKET=target serve_qemu -f raw --shared=8 export.raw
         serve file disk.raw
         for threads in 1 2 8; do
                 head -c 20000256 /dev/urandom >export.raw
                 vdtool convert -m "$threads" -n "$URI" 'nbd+unix:///?socket=target'
                 cmp export.raw disk.raw
         done
-        stop_server
-        mv target.pid pid
 }
 
 @test "nbd: the server's smallest and largest block are kept" {
@@ -160,16 +164,16 @@ stop_server() {
 @test "nbd: a server killed half-way is a clean failure" {
         needs_nbd nbdkit
         seq 1 2000000 >disk.raw
-        serve --filter=delay file disk.raw rdelay=60ms
-        (sleep 0.5; kill -KILL "$(cat pid)") 3>&- &
+        serve --filter=delay file disk.raw rdelay=200ms
+        (sleep 0.5; kill -KILL "$(cat sock.pid)") 3>&- &
         fails_with "reading" vdtool convert -m 1 -O raw "$URI" out.raw
         [[ $stderr == *"$URI"* ]] || told
         wait
         [ ! -e out.raw ]
-        rm -f pid sock
+        stop_server
         truncate -s 20M export.raw
-        serve --filter=delay file export.raw wdelay=60ms
-        (sleep 0.5; kill -KILL "$(cat pid)") 3>&- &
+        serve --filter=delay file export.raw wdelay=400ms
+        (sleep 0.5; kill -KILL "$(cat sock.pid)") 3>&- &
         fails_with "writing" vdtool convert -m 4 -n disk.raw "$URI"
         wait
 }
