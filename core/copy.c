@@ -293,7 +293,7 @@ int vd_copy_set_up(struct copy_job *job, struct vd_image *const *targets, size_t
         if (o->layout && vd_layout_purpose(o->layout) != VD_LAYOUT_STREAM)
                 job->needs_digest = false;
         job->reads = needs_data(job);
-        job->finds_zeros = !job->dense && (!o->layout || (job->reads && job->targets->packs));
+        job->finds_zeros = !job->dense && !o->keep_zeros && (!o->layout || (job->reads && job->targets->packs));
         job->chunk_bytes = vd_max(packing || job->is_remote ? PACK_CHUNK : PLAIN_CHUNK,
                                   job->may_be_packed ? job->source->unit : 0);
         if (!job->reads)

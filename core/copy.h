@@ -18,6 +18,7 @@ struct vd_layout;
 struct vd_copy_options {
         unsigned threads;               /* 0: as many as processors; 1: everything inline */
         uint64_t sparse_bytes;          /* zero runs of at least this many bytes become holes; 0: dense output */
+        bool keep_zeros;                /* zeros among the source's data stay data: only its holes are holes */
         bool compress;                  /* pack units that are not packed already, where the target can */
         bool expand;                    /* store packed units of the source unpacked */
         bool target_is_zero;            /* an old target is known to read as zeros */

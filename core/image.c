@@ -497,10 +497,11 @@ int vd_image_open(struct vd_image **out, const char *path, const struct vd_open 
 void vd_image_close(struct vd_image *img)
 {
         while (img) {
-                struct vd_image *parent = img->parent;
+                struct vd_image *parent;
 
                 if (img->format && img->format->close)
                         img->format->close(img);
+                parent = img->parent;
                 for (size_t i = 0; i < img->member_count; i++)
                         vd_file_unref(img->members[i]);
                 for (size_t i = 0; i < img->parent_ref.count; i++)

@@ -105,6 +105,12 @@ int vd_image_create_inside(struct vd_image **, const struct vd_format *, struct 
 /* A disk made of several, one after the other.  Takes the images over, also on failure. */
 int vd_image_join(struct vd_image **, struct vd_image **parts, size_t count, struct vd_error *);
 
+/* [from, from + length) of source as a disk that begins with `at` other bytes: zeros, or those of `under`, whose size and
+ * whose bytes behind the part it then has too, as of a parent.  Takes source over if it succeeds; under is borrowed and may
+ * be what the slice is copied into. */
+int vd_image_slice(struct vd_image **, struct vd_image *source, uint64_t from, uint64_t length, uint64_t at,
+                   struct vd_image *under, struct vd_error *);
+
 /* For drivers: a warning for the user; a further name of the parent (copied, most trusted first). */
 void vd_image_warn(struct vd_image *, const char *format, ...) VD_PRINTF(2, 3);
 /* For drivers: something that a copy of the disk does not have; named by convert. */
