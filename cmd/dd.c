@@ -217,6 +217,8 @@ static int copy_to_existing(struct dd *dd, struct vd_error *err)
         if (!how.format)
                 vd_session_note(dd->session, "%s: format not given with -O: found %s", dd->blocks.out,
                                 dd->existing->format->name);
+        if (!dd->blocks.length)
+                return 0;
         if (end > dd->existing->size && dd->existing->format->caps & VD_CAP_BARE) {
                 ret = vd_file_truncate(dd->existing->file, end, err);
                 if (ret)

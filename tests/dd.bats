@@ -49,7 +49,7 @@ load helpers
         disk_image disk.raw 4194304
         head -c 4194304 /dev/urandom >old.raw
         for how in "seek=1 count=1" "bs=1000 seek=77 skip=5 count=300" "bs=64k seek=10 skip=2 count=50" \
-                "bs=1M seek=1 skip=0 count=3" "bs=1M seek=3 count=1" "seek=5 count=0"; do
+                "bs=1M seek=1 skip=0 count=3" "bs=1M seek=3 count=1" "seek=9000 count=0"; do
                 cp old.raw expected.raw
                 # shellcheck disable=SC2086
                 dd if=disk.raw of=expected.raw $how conv=notrunc status=none

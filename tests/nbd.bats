@@ -141,6 +141,18 @@ stop_server() {
         done
 }
 
+@test "nbd: one disk by several processes, each a part of it" {
+        needs_nbd qemu-nbd
+        disk_image disk.raw 20000256
+        vdtool convert disk.raw disk.vhd
+        vdtool create -q target.qcow2 20000256
+        serve_qemu -f qcow2 --shared=8 target.qcow2
+        seq 0 25 | xargs -P 3 -I '{}' "$VDTOOL" dd -q bs=1M count=1 skip='{}' seek='{}' if=disk.vhd of="$URI"
+        stop_server
+        vdtool check -q target.qcow2
+        vdtool compare -q target.qcow2 disk.raw
+}
+
 @test "nbd: the server's smallest and largest block are kept" {
         needs_nbd nbdkit
         disk_image disk.raw 5242880
