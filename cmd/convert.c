@@ -440,6 +440,9 @@ static int convert_to_new(struct conversion *c, struct vd_copy_stats *stats, str
                 ret = vd_new_image_finish(&c->targets[i].new, c->inputs, c->input_count, err);
         for (size_t i = 0; i < c->target_count && !ret && c->args->verify; i++)
                 ret = verify(c, &c->targets[i], err);
+        for (size_t i = 1; i < c->target_count && !ret; i++)
+                for (size_t j = 0; j < i && !ret; j++)
+                        ret = vd_new_images_check_apart(&c->targets[j].new, &c->targets[i].new, err);
         for (size_t i = 0; i < c->target_count && !ret; i++)
                 ret = vd_new_image_publish(&c->targets[i].new, err);
         return ret;

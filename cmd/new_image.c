@@ -339,6 +339,14 @@ int vd_new_image_finish(struct vd_new_image *new, struct vd_image *const *inputs
         return ret;
 }
 
+int vd_new_images_check_apart(const struct vd_new_image *one, const struct vd_new_image *other, struct vd_error *err)
+{
+        if (!one->output || !other->output || !vd_output_collides(one->output, other->output))
+                return 0;
+        return vd_fail(err, VD_EUSAGE, "%s and %s: two targets would have the same file", vd_output_path(one->output),
+                       vd_output_path(other->output));
+}
+
 int vd_new_image_publish(struct vd_new_image *new, struct vd_error *err)
 {
         vd_image_close(new->image);

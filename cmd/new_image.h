@@ -78,6 +78,8 @@ int vd_new_image_create_unnamed(struct vd_new_image *, const char *path, uint64_
  * image its name would destroy an input. */
 int vd_new_image_finish(struct vd_new_image *, struct vd_image *const *inputs, size_t count, struct vd_error *);
 /* Gives the finished image its name. */
+/* VD_EUSAGE when both would give a file the same name: the later one would replace the earlier one. */
+int vd_new_images_check_apart(const struct vd_new_image *, const struct vd_new_image *, struct vd_error *);
 int vd_new_image_publish(struct vd_new_image *, struct vd_error *);
 
 /* VD_EUSAGE when path is a file that one of these images reads. */

@@ -172,6 +172,14 @@ static int create_unnamed(struct vd_output *output, struct output_file *f, const
         return output->make(&f->file, path, err);
 }
 
+static bool is_same_place(const struct vd_target *a, const struct vd_target *b)
+{
+        struct stat st, other;
+
+        return strcmp(a->name, b->name) == 0 && fstat(a->dir, &st) == 0 && fstat(b->dir, &other) == 0 &&
+               st.st_dev == other.st_dev && st.st_ino == other.st_ino;
+}
+
 static int create_file(struct vd_output *output, struct output_file *f, int base, const char *path,
                        struct vd_error *err)
 {
@@ -185,17 +193,10 @@ static int create_file(struct vd_output *output, struct output_file *f, int base
                 return err->code;
         if (f->replaces && !(output->flags & VD_OUTPUT_REPLACE))
                 return vd_fail(err, -EEXIST, "%s", f->target.path);
-        for (size_t i = 0; i < output->count; i++) {
-                struct stat mine, other;
-
-                if (strcmp(output->files[i].target.name, f->target.name) != 0)
-                        continue;
-                if (fstat(f->target.dir, &mine) < 0 || fstat(output->files[i].target.dir, &other) < 0)
-                        return vd_fail(err, -errno, "%s: its directory", f->target.path);
-                if (mine.st_dev == other.st_dev && mine.st_ino == other.st_ino)
+        for (size_t i = 0; i < output->count; i++)
+                if (is_same_place(&output->files[i].target, &f->target))
                         return vd_fail(err, VD_EUSAGE, "%s: two files of the image would have this name",
                                        f->target.path);
-        }
         /* Whatever stopped the unnamed file stops the named one too, with a better message, or does not matter. */
         fd = open_unnamed(f);
         if (fd < 0)
@@ -368,6 +369,15 @@ bool vd_output_replaces(const struct vd_output *output, const struct vd_file *in
                 if (output->files[i].replaces && vd_file_is(input, &output->files[i].old))
                         return true;
         }
+        return false;
+}
+
+bool vd_output_collides(const struct vd_output *output, const struct vd_output *other)
+{
+        for (size_t i = 0; i < output->count; i++)
+                for (size_t j = 0; j < other->count; j++)
+                        if (is_same_place(&output->files[i].target, &other->files[j].target))
+                                return true;
         return false;
 }
 

@@ -50,6 +50,9 @@ struct vd_file *vd_output_member(const struct vd_output *, const char *name);
 /* Would commit replace this file? For refusing an output that is one of the inputs. */
 bool vd_output_replaces(const struct vd_output *, const struct vd_file *input);
 
+/* Would a file of one get the place of a file of the other? */
+bool vd_output_collides(const struct vd_output *, const struct vd_output *other);
+
 /* Publishes all files.  On failure those that already have their names and did not replace anything are removed. */
 int vd_output_commit(struct vd_output *, struct vd_error *);
 

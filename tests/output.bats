@@ -413,3 +413,17 @@ small_filesystem() {
         same "$status $(error_lines)" '1 1' || told
         same "$(sha256 disk.qcow2)" "$before"
 }
+
+@test "--also writes all targets in one pass, and no two under one name" {
+        disk_image disk.raw 1048576
+        vdtool convert -f raw disk.raw a.qcow2 --also b.vhd --also c.image,fmt=raw
+        qemu-img compare -q -f qcow2 -F raw a.qcow2 disk.raw
+        qemu-img compare -q -f vpc -F raw b.vhd disk.raw
+        cmp c.image disk.raw
+        fails_with 'two targets' vdtool convert --force -f raw disk.raw d.qcow2 --also ./d.qcow2,fmt=raw
+        echo old >e.v01
+        fails_with 'two targets' vdtool convert --force -S 0 -f raw -o subformat=split,split_size=512k disk.raw e.vhd \
+                --also e.v01,fmt=raw
+        same "$(cat e.v01)" old
+        only_files disk.raw a.qcow2 b.vhd c.image e.v01
+}
