@@ -13,6 +13,7 @@ unpack_all() {
         done
         ln -s good-raw-chain-base chain-base.raw
         ln -s good-qcow2-chain-middle chain-middle.qcow2
+        ln -s good-vdi-parent parent.vdi
 }
 
 # Fixtures of a format read as README.md says.
@@ -47,6 +48,16 @@ read_as_said() {
         read_as_said qcow2 21
 }
 
+@test "good vdi, qcow, qed and parallels fixtures read as their checksums say" {
+        read_as_said vdi 4
+        rm -f ./*
+        read_as_said qcow 3
+        rm -f ./*
+        read_as_said qed 3
+        rm -f ./*
+        read_as_said parallels 2
+}
+
 @test "good fixtures are recognised as what they are without -f" {
         local name format
         unpack_all
@@ -59,7 +70,7 @@ read_as_said() {
 @test "good fixtures pass check, except the one whose writer was killed" {
         local name want
         unpack_all
-        for name in $(names '^good-(vhd|qcow2)-'); do
+        for name in $(names '^good-(vhd|qcow2|vdi|qcow|qed|parallels)-'); do
                 want=0
                 case $name in
                 good-qcow2-dirty | good-vhd-end-footer-gone | good-vhd-front-footer-damaged) want=2 ;;
@@ -84,7 +95,7 @@ read_as_said() {
                 [ ! -e result ] || say "$name left a result" || return 1
                 count=$((count + 1))
         done
-        only_files chain-base.raw chain-middle.qcow2 $(names '^(good|bad|unsupported)-')
+        only_files chain-base.raw chain-middle.qcow2 parent.vdi $(names '^(good|bad|unsupported)-')
         [ "$count" -ge 40 ]
 }
 
@@ -119,6 +130,10 @@ read_as_said() {
         fails_with 'time travel' vdtool convert -O raw unsupported-qcow2-named-feature result
         fails_with 'AES' vdtool convert -O raw unsupported-qcow2-aes result
         fails_with 'LUKS' vdtool convert -O raw unsupported-qcow2-luks result
+        fails_with 'version 2.0' vdtool convert -O raw unsupported-vdi-version-2 result
+        fails_with 'AES' vdtool convert -O raw unsupported-qcow-aes result
+        fails_with 'unknown features 0x100' vdtool convert -O raw unsupported-qed-feature result
+        fails_with 'version 3' vdtool convert -O raw unsupported-parallels-version-3 result
         [ ! -e result ]
 }
 
@@ -137,7 +152,7 @@ read_as_said() {
 @test "each good fixture becomes every format and back without a changed byte" {
         local name format
         unpack_all
-        for name in $(names '^good-(vhd|qcow2)-' | grep -v os-disk); do
+        for name in $(names '^good-(vhd|qcow2|vdi|qcow|qed|parallels)-' | grep -v os-disk); do
                 vdtool convert -O raw "$name" want.raw
                 for format in vhd qcow2; do
                         vdtool convert -O "$format" "$name" "copy.$format" || say "$name to $format" || return 1

@@ -291,6 +291,79 @@ cp datafile.qcow2 x.img
 at=$(grep -abo good-raw-data-file x.img | head -n 1 | cut -d: -f1)
 poke x.img "$at" "$(ascii //////etc/hostname)" && keep x.img bad-qcow2-data-file-outside
 
+# --- VDI, qcow, QED, Parallels ------------------------------------------------------------------------------------------
+
+qemu-img convert -f raw -O vdi small.raw x.vdi && keep x.vdi good-vdi-dynamic
+qemu-img convert -f raw -O vdi -o static=on small.raw fixed.vdi && keep fixed.vdi good-vdi-fixed
+# a parent and what VirtualBox makes of it: block 1 changed, block 2 zeros, the rest the parent's
+cp x.vdi parent.vdi
+poke parent.vdi 392 000102030405060708090a0b0c0d0e0f 101112131415161718191a1b1c1d1e1f
+keep parent.vdi good-vdi-parent
+head -c 1024 parent.vdi >child.vdi
+poke child.vdi 76 04000000 && poke child.vdi 388 01000000
+poke child.vdi 392 202122232425262728292a2b2c2d2e2f 303132333435363738393a3b3c3d3e3f \
+        000102030405060708090a0b0c0d0e0f 101112131415161718191a1b1c1d1e1f
+poke child.vdi 512 ffffffff 00000000 feffffff ffffffff
+{ yes 'changed in the child' | head -c 1048576; } >>child.vdi
+keep child.vdi good-vdi-child
+qemu-img convert -f raw -O vdi tiny.raw tiny.vdi
+bad tiny.vdi bad-vdi-block-past-end 512 00000100
+bad tiny.vdi bad-vdi-shared-slot 516 00000000
+bad tiny.vdi bad-vdi-map-past-end 340 00000070
+qemu-img convert -f raw -O vdi tiny.raw tiny.vdi
+bad tiny.vdi bad-vdi-block-size-0 376 00000000
+bad tiny.vdi bad-vdi-too-few-blocks 384 01000000
+head -c 1500000 tiny.vdi >y.vdi && keep y.vdi bad-vdi-truncated
+bad child.vdi bad-vdi-parent-missing 424 ffffffff
+bad tiny.vdi unsupported-vdi-version-2 68 00000200
+
+qemu-img convert -f raw -O qcow small.raw x.qcow && keep x.qcow good-qcow-plain
+qemu-img convert -f raw -O qcow -c small.raw packed.qcow || true       # 7.2 says 1 although all is well
+keep packed.qcow good-qcow-packed
+cp small.raw chain-base.raw
+qemu-img create -q -f qcow -b chain-base.raw -F raw y.qcow && qemu-io -f qcow -c 'write -P 99 1M 5000' y.qcow >/dev/null
+keep y.qcow good-qcow-chain
+qemu-img convert -f raw -O qcow tiny.raw tiny.qcow
+qemu-img convert -f raw -O qcow -c tiny.raw packed.qcow || true
+l2=$(number_at packed.qcow 48 8)
+data=$(($(number_at packed.qcow "$l2" 8) & 0x7ffffffffffff))
+bad packed.qcow bad-qcow-packed-garbage "$data" ffffffffffffffff
+bad packed.qcow bad-qcow-packed-past-end "$l2" 8080000000f00000
+bad tiny.qcow bad-qcow-l2-past-end 48 0000000000f00000
+bad tiny.qcow bad-qcow-cluster-bits-8 32 08
+bad tiny.qcow bad-qcow-size-huge 24 0fffffffffffffff
+qemu-img create -q -f qcow --object secret,id=s,data=secret -o encrypt.format=aes,encrypt.key-secret=s y.qcow 1M &&
+        keep y.qcow unsupported-qcow-aes
+
+qemu-img convert -f raw -O qed small.raw x.qed && keep x.qed good-qed-plain
+qemu-img convert -f raw -O qed -o cluster_size=4k,table_size=2 small.raw y.qed && keep y.qed good-qed-small-tables
+qemu-img create -q -f qed -b chain-base.raw -F raw y.qed &&
+        qemu-io -f qed -c 'write -P 99 1M 64k' -c 'write -z 2M 64k' y.qed >/dev/null
+keep y.qed good-qed-chain
+qemu-img convert -f raw -O qed tiny.raw tiny.qed
+bad tiny.qed bad-qed-l1-past-end 40 0000f0000000
+bad tiny.qed bad-qed-table-size-3 8 03
+bad tiny.qed bad-qed-cluster-size-2k 4 00080000
+head -c 400000 tiny.qed >y.qed && keep y.qed bad-qed-truncated
+bad tiny.qed unsupported-qed-feature 16 00010000
+
+qemu-img convert -f raw -O parallels -o cluster_size=64k small.raw x.hds && keep x.hds good-parallels-clusters
+# the older magic, sectors in the table, clusters of 63 sectors behind each other: 98 of them
+truncate -s $((98 * 32256 + 1024)) old.hds
+poke old.hds 0 "$(ascii WithoutFreeSpace)" 02000000 10000000 0c000000 3f000000 62000000 0318000000000000 00000000 02000000
+for ((i = 0; i < 98; i++)); do
+        at=$((2 + i * 63))
+        poke old.hds $((64 + i * 4)) "$(printf '%02x%02x0000' $((at & 255)) $((at >> 8)))"
+done
+dd if=small.raw of=old.hds bs=512 seek=2 conv=notrunc status=none
+keep old.hds good-parallels-old
+qemu-img convert -f raw -O parallels -o cluster_size=64k tiny.raw tiny.hds
+bad tiny.hds bad-parallels-block-past-end 64 00ffff00
+bad tiny.hds bad-parallels-table-huge 32 ffffff7f
+bad tiny.hds bad-parallels-cluster-0 28 00000000
+head -c 150000 tiny.hds >y.hds && keep y.hds bad-parallels-truncated
+bad tiny.hds unsupported-parallels-version-3 16 03
+
 # --- unsupported --------------------------------------------------------------------------------------------------------
 
 bad tiny.qcow2 unsupported-qcow2-version-4 4 00000004
