@@ -8,7 +8,7 @@
 
 #include "file.h"
 
-/* nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, nbds://...: as the NBD project's URI specification has it. */
+/* nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, nbds://...: see the NBD project's URI specification. */
 bool vd_file_is_nbd_uri(const char *name);
 
 /* Connects.  flags as for vd_file_open(); writing needs an export that allows it.  While a request is under way, stop

@@ -315,7 +315,7 @@ static void submit(struct link *l, struct vd_nbd_batch *batch, struct vd_nbd_req
         }
         polled = l->polled;
         pthread_mutex_unlock(&l->lock);
-        /* What did not go out at once has to be waited for with POLLOUT, of which the thread in poll() does not know. */
+        /* What did not go out at once needs a wait with POLLOUT, of which the thread in poll() does not know. */
         if (polled && nbd_aio_get_direction(l->handle) & LIBNBD_AIO_DIRECTION_WRITE)
                 eventfd_write(l->wake, 1);
 }

@@ -28,7 +28,8 @@ int vd_image_unwrap(struct vd_image *img, const struct vd_open *how, struct vd_e
 {
         const struct vd_wrapper *wrapper = NULL;
         struct vd_file *inside;
-        int r = img->child || vd_file_is_device(img->file) ? 0 : find_wrapper(img, how, &wrapper, err);
+        bool is_bare = vd_file_is_device(img->file) || (how->write && vd_file_is_remote(img->file));
+        int r = img->child || is_bare ? 0 : find_wrapper(img, how, &wrapper, err);
 
         if (r || !wrapper)
                 return r;
