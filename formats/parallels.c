@@ -4,8 +4,8 @@
  *      image           [ header 64 ][ BAT: le32 per cluster ] ... [ clusters in the order of allocation ]
  *      bundle          DIRECTORY/DiskDescriptor.xml, and an image or plain file per piece of the disk and snapshot
  *
- * A BAT entry counts sectors (magic WithoutFreeSpace) or clusters (WithouFreSpacExt); 0 is unallocated, and nothing says
- * "zeros": over a snapshot zeros take a cluster.  Clusters may have any number of sectors; 63 was usual once.
+ * A BAT entry counts sectors (magic WithoutFreeSpace) or clusters (WithouFreSpacExt); 0 is unallocated, and nothing
+ * says "zeros": over a snapshot zeros take a cluster.  Clusters may have any number of sectors; 63 was usual once.
  * To this file a single image is a disk of one piece in one layer.
  * Quirk: the "empty" flag is set in images that are not; the mark of a writer stays after a crash.
  * Cost: nothing is kept but pages of the BATs.
@@ -181,7 +181,9 @@ static int prl_publish(struct vd_image *img, const struct vd_place *place, struc
 {
         struct prl_storage *storage = find_storage(img->state, place->start);
 
-        return storage->layers->plain ? 0 : prl_layer_publish(storage->layers, place->start - storage->start, place, err);
+        if (storage->layers->plain)
+                return 0;
+        return prl_layer_publish(storage->layers, place->start - storage->start, place, err);
 }
 
 static int prl_flush(struct vd_image *img, struct vd_error *err)

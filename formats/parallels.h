@@ -144,8 +144,8 @@ struct prl_bitmap {
         uint8_t id[16];
         uint64_t sectors, granule_bytes, entries, table;        /* table: position of its entries in the file */
 };
-/* What the extension holds: bitmap(), when given, is called for each dirty bitmap.  VD_ECORRUPT when it cannot be right,
- * VD_EUNSUPPORTED when it has a feature that must be known and is not. */
+/* What the extension holds: bitmap(), when given, is called for each dirty bitmap.  VD_ECORRUPT when it cannot be
+ * right, VD_EUNSUPPORTED when it has a feature that must be known and is not. */
 int prl_extension_read(const struct prl_layer *,
                        int (*bitmap)(void *context, const struct prl_bitmap *, struct vd_error *), void *context,
                        struct vd_error *);

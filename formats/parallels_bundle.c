@@ -141,8 +141,8 @@ static int read_images(const struct vd_xml *e, struct bundle_storage *storage, s
                         return r;
                 out->plain = !strcmp(type, "Plain");
                 if (!out->plain && strcmp(type, "Compressed") != 0)
-                        return vd_fail(err, VD_EUNSUPPORTED, "descriptor: image type '%s', known are Compressed and Plain",
-                                       vd_printable(shown, sizeof(shown), type, strlen(type)));
+                        return vd_fail(err, VD_EUNSUPPORTED, "descriptor: image type '%s', known are Compressed and "
+                                       "Plain", vd_printable(shown, sizeof(shown), type, strlen(type)));
         }
         return 0;
 }
@@ -186,8 +186,8 @@ static int read_storages(struct prl_bundle *bundle, struct vd_error *err)
                 at = s->end;
         }
         if (at != bundle->disk_bytes)
-                return vd_fail(err, VD_ECORRUPT, "descriptor: the storages hold %" PRIu64 " bytes, the disk has %" PRIu64,
-                               at, bundle->disk_bytes);
+                return vd_fail(err, VD_ECORRUPT, "descriptor: the storages hold %" PRIu64 " bytes, the disk has %"
+                               PRIu64, at, bundle->disk_bytes);
         return 0;
 }
 
@@ -242,7 +242,8 @@ static int read_descriptor(struct vd_image *img, struct prl_bundle *bundle, stru
         int r;
 
         if (length > DESCRIPTOR_MOST)
-                return vd_fail(err, VD_EUNSUPPORTED, "descriptor of %" PRIu64 " bytes, at most %d", length, DESCRIPTOR_MOST);
+                return vd_fail(err, VD_EUNSUPPORTED, "descriptor of %" PRIu64 " bytes, at most %d", length,
+                               DESCRIPTOR_MOST);
         text = malloc(length + 1);
         if (!text)
                 return vd_fail(err, -ENOMEM, "descriptor");
@@ -357,7 +358,8 @@ static int open_chain(struct vd_image *img, const struct bundle_storage *from, c
                         break;          /* without Snapshots there is just one state */
                 memcpy(guid, shot->parent, 16);
                 if (image->plain && !vd_guid_is_zero(guid))
-                        return vd_fail(err, VD_ECORRUPT, "descriptor: snapshot %s is a plain file and has a parent", text);
+                        return vd_fail(err, VD_ECORRUPT, "descriptor: snapshot %s is a plain file and has a parent",
+                                       text);
         } while (!vd_guid_is_zero(guid));
         return 0;
 }
@@ -377,8 +379,8 @@ static int choose_write_unit(struct vd_image *img, struct vd_error *err)
 
                 if (s->start % unit || (s->count > 1 && unit % s->layers[0].cluster_bytes))
                         return vd_fail(err, VD_EUNSUPPORTED, "storage at byte %" PRIu64 " with clusters of %" PRIu64
-                                       " bytes: pieces that are not aligned to %" PRIu64 " bytes are only read", s->start,
-                                       s->layers[0].cluster_bytes, unit);
+                                       " bytes: pieces that are not aligned to %" PRIu64 " bytes are only read",
+                                       s->start, s->layers[0].cluster_bytes, unit);
         }
         return 0;
 }

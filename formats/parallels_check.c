@@ -79,12 +79,13 @@ static void check_header(const struct prl_layer *layer, struct vd_findings *find
         uint64_t needed = vd_div_up(layer->disk_bytes, layer->cluster_bytes), entries = le32_get(h->entries);
 
         if (layer->was_open)
-                vd_find(findings, VD_WARNING, "parallels-in-use", offsetof(struct prl_header_disk, in_use), 4, VD_NOWHERE,
-                        0, true, "the image is open, or was not closed by its last writer (mark 0x%" PRIx32 ")",
-                        le32_get(h->in_use));
+                vd_find(findings, VD_WARNING, "parallels-in-use", offsetof(struct prl_header_disk, in_use), 4,
+                        VD_NOWHERE, 0, true, "the image is open, or was not closed by its last writer (mark 0x%" PRIx32
+                        ")", le32_get(h->in_use));
         if (entries > needed)
-                vd_find(findings, VD_NOTE, "parallels-bat-long", offsetof(struct prl_header_disk, entries), 4, VD_NOWHERE,
-                        0, false, "the BAT has %" PRIu64 " entries, the disk needs %" PRIu64, entries, needed);
+                vd_find(findings, VD_NOTE, "parallels-bat-long", offsetof(struct prl_header_disk, entries), 4,
+                        VD_NOWHERE, 0, false, "the BAT has %" PRIu64 " entries, the disk needs %" PRIu64, entries,
+                        needed);
         if (!layer->is_old && layer->data_offset % layer->cluster_bytes)
                 vd_find(findings, VD_WARNING, "parallels-data-offset", offsetof(struct prl_header_disk, data_sector), 4,
                         VD_NOWHERE, 0, true, "clusters begin at %" PRIu64 ", no multiple of their size %" PRIu64,

@@ -69,6 +69,18 @@ static int create_layer(struct vd_image *img, struct prl_storage *storage, struc
         return r ? r : prl_layer_open_table(layer, err);
 }
 
+static int create_single(struct vd_image *img, bool is_old, uint64_t cluster_bytes, struct vd_error *err)
+{
+        struct prl *prl = img->state;
+
+        prl->storages = calloc(1, sizeof(*prl->storages));
+        if (!prl->storages)
+                return vd_fail(err, -ENOMEM, "Parallels header");
+        prl->count = 1;
+        prl->storages->end = img->size;
+        return create_layer(img, prl->storages, img->file, is_old, cluster_bytes, err);
+}
+
 /* ---- bundles ---- */
 
 /* The last component of the output's path, without extension. */
@@ -211,17 +223,10 @@ int prl_create(struct vd_image *img, const struct vd_create *create, struct vd_e
         img->size = vd_round_up(create->size, PRL_SECTOR);
         img->unit = cluster_bytes;
         img->write_unit = PRL_SECTOR;
-        if (!strcmp(subformat, "bundle")) {
+        if (!strcmp(subformat, "bundle"))
                 r = create_bundle(img, params, cluster_bytes, err);
-        } else {
-                prl->storages = calloc(1, sizeof(*prl->storages));
-                prl->count = prl->storages != NULL;
-                if (prl->storages)
-                        prl->storages->end = img->size;
-                r = prl->storages ? create_layer(img, prl->storages, img->file, !strcmp(subformat, "old"), cluster_bytes,
-                                                 err)
-                                  : vd_fail(err, -ENOMEM, "Parallels header");
-        }
+        else
+                r = create_single(img, !strcmp(subformat, "old"), cluster_bytes, err);
         if (r)
                 prl_close(img);
         return r;

@@ -220,7 +220,9 @@ void prl_layer_describe(const struct prl_layer *layer, struct vd_report *report)
         vd_report_flag(report, "empty", "said to be empty", le32_get(h->flags) & PRL_EMPTY);
         if (layer->extension) {
                 vd_report_offset(report, "extension-offset", "format extension at", layer->extension);
-                vd_report_flag(report, "extension-stale", "format extension is stale", le32_get(h->in_use) != PRL_CLOSED);
-                prl_extension_read(layer, describe_bitmap, vd_report_list(report, "bitmaps", "dirty bitmaps"), &ignored);
+                vd_report_flag(report, "extension-stale", "format extension is stale",
+                               le32_get(h->in_use) != PRL_CLOSED);
+                prl_extension_read(layer, describe_bitmap, vd_report_list(report, "bitmaps", "dirty bitmaps"),
+                                   &ignored);
         }
 }

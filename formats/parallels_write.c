@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* parallels_write.c: writing into expanding images.
  *
- * In place the in-use mark comes first, synced; then data, sync, table entries, sync, and the mark goes when all is done.
+ * In place the in-use mark comes first, synced; then data, sync, table entries, sync, and the mark goes when all is
+ * done.
  * Clusters are appended; the format extension stays where it is, marked as stale (see parallels_extension.c).
  */
 #include <errno.h>
@@ -60,7 +61,8 @@ int prl_layer_place(struct prl_layer *layer, const struct vd_request *request, b
         struct vd_block value;
         int r;
 
-        *place = (struct vd_place){ .length = length, .kind = VD_DATA, .file = layer->file, .position = request->start };
+        *place = (struct vd_place){ .length = length, .kind = VD_DATA, .file = layer->file,
+                                    .position = request->start };
         r = start(layer, err);
         if (r || layer->plain)
                 return r;

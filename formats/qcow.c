@@ -20,6 +20,7 @@
 #include "core/check.h"
 #include "core/write.h"
 #include "formats/shared/append.h"
+#include "formats/shared/backing.h"
 #include "util/checked.h"
 #include "util/endian.h"
 
@@ -54,7 +55,6 @@ static_assert(sizeof(struct qcow_xen_disk) == 16, "qcow header of Xen");
 enum {
         QCOW_CLUSTER_LEAST = 9, QCOW_CLUSTER_MOST = 16,
         QCOW_L2_LEAST = 6, QCOW_L2_MOST = 13,
-        QCOW_NAME_MOST = 1023,
         QCOW_SECTOR = 512,
         QCOW_XEN_BIG_ENDIAN = 2,        /* flag */
         QCOW_CRYPT_AES = 1,
@@ -111,12 +111,12 @@ static int packed_entry(const struct qcow *qcow, uint64_t entry_position, uint64
         ext->unit_start = vd_round_down(ext->start, qcow->cluster_bytes);
         ext->unit_bytes = (uint32_t)qcow->cluster_bytes;
         if (!ext->packed_bytes || ext->position < sizeof(qcow->header))
-                return vd_fail(err, VD_ECORRUPT, "L2 entry at %" PRIu64 ": packed cluster of %" PRIu32 " bytes at %" PRIu64,
-                               entry_position, ext->packed_bytes, ext->position);
+                return vd_fail(err, VD_ECORRUPT, "L2 entry at %" PRIu64 ": packed cluster of %" PRIu32 " bytes at %"
+                               PRIu64, entry_position, ext->packed_bytes, ext->position);
         if (!qcow->map.unwritten && !vd_range_fits(ext->position, ext->packed_bytes, file_size))
-                return vd_fail(err, VD_ECORRUPT, "L2 entry at %" PRIu64 ": packed cluster of %" PRIu32 " bytes at %" PRIu64
-                               " lies past end of file at %" PRIu64, entry_position, ext->packed_bytes, ext->position,
-                               file_size);
+                return vd_fail(err, VD_ECORRUPT, "L2 entry at %" PRIu64 ": packed cluster of %" PRIu32 " bytes at %"
+                               PRIu64 " lies past end of file at %" PRIu64, entry_position, ext->packed_bytes,
+                               ext->position, file_size);
         return 0;
 }
 
@@ -227,23 +227,12 @@ static int read_backing(struct vd_image *img, struct qcow *qcow, struct vd_error
 {
         uint64_t offset = be64_get(qcow->header.backing_offset);
         uint32_t length = be32_get(qcow->header.backing_bytes);
-        char name[QCOW_NAME_MOST + 1] = "";
-        int r;
 
         qcow->name_end = sizeof(qcow->header);
         if (!offset || !length)
                 return 0;
-        if (length > QCOW_NAME_MOST)
-                return vd_fail(err, VD_ECORRUPT, "header: backing file name of %" PRIu32 " bytes, at most %d", length,
-                               QCOW_NAME_MOST);
-        if (!vd_range_fits(offset, length, vd_file_size(img->file)))
-                return vd_fail(err, VD_ECORRUPT, "header: backing file name of %" PRIu32 " bytes at %" PRIu64
-                               " lies past end of file at %" PRIu64, length, offset, vd_file_size(img->file));
-        r = vd_file_read(img->file, name, length, offset, err);
-        if (!r && strlen(name) < length)
-                r = vd_fail(err, VD_ECORRUPT, "header: backing file name with a NUL in it");
-        qcow->name_end = offset + length;
-        return r ? r : vd_image_add_parent_name(img, name, "backing file", err);
+        qcow->name_end = offset + length;       /* checked with the name */
+        return vd_backing_read(img, offset, length, vd_file_size(img->file), err);
 }
 
 static int read_xen(struct vd_image *img, struct qcow *qcow, struct vd_error *err)
@@ -313,12 +302,13 @@ static int read_header(struct vd_image *img, struct qcow *qcow, struct vd_error 
         img->size = vd_round_down(qcow->stored_bytes, QCOW_SECTOR);
         img->is_encrypted = qcow->is_encrypted;
         if (img->size != qcow->stored_bytes)
-                vd_image_warn(img, "the disk of %" PRIu64 " bytes is taken for %" PRIu64 ", whole sectors, as QEMU does",
-                              qcow->stored_bytes, img->size);
+                vd_image_warn(img, "the disk of %" PRIu64 " bytes is taken for %" PRIu64 ", whole sectors, as QEMU "
+                              "does", qcow->stored_bytes, img->size);
         return read_backing(img, qcow, err);
 }
 
-/* The first thing near the disk's beginning tells whether the image was packed; finding out for sure would mean reading all tables. */
+/* The first thing near the disk's beginning tells whether the image was packed; finding out for sure would mean reading
+ * all tables. */
 static bool begins_packed(const struct vd_image *img, const struct qcow *qcow)
 {
         struct vd_error ignored = VD_ERROR_INIT;
@@ -446,7 +436,8 @@ static int choose_layout(struct vd_image *img, const struct vd_create *create, s
         qcow->l2_bits = create->backing_name ? 12 : 9;
         if (params && params->cluster_bytes) {
                 qcow->cluster_bits = QCOW_CLUSTER_LEAST;
-                while (qcow->cluster_bits < QCOW_CLUSTER_MOST && UINT64_C(1) << qcow->cluster_bits < params->cluster_bytes)
+                while (qcow->cluster_bits < QCOW_CLUSTER_MOST &&
+                       UINT64_C(1) << qcow->cluster_bits < params->cluster_bytes)
                         qcow->cluster_bits++;
                 if (UINT64_C(1) << qcow->cluster_bits != params->cluster_bytes)
                         return vd_fail(err, VD_EUSAGE, "cluster_size %" PRIu64 " is not a power of two from %d to %d",
@@ -468,20 +459,16 @@ static int choose_layout(struct vd_image *img, const struct vd_create *create, s
 static int write_backing(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
 {
         struct qcow *qcow = img->state;
-        size_t length = create->backing_name ? strlen(create->backing_name) : 0;
-        int r;
+        uint32_t length = 0;
+        int r = 0;
 
+        if (create->backing_name)
+                r = vd_backing_write(img, create->backing_name, sizeof(qcow->header), &length, err);
         qcow->name_end = sizeof(qcow->header) + length;
         qcow->l1_offset = vd_round_up(qcow->name_end, sizeof(be64));
-        if (!create->backing_name)
-                return 0;
-        if (!length || length > QCOW_NAME_MOST)
-                return vd_fail(err, VD_EUSAGE, "a backing file name of %zu bytes, allowed are 1 to %d", length,
-                               QCOW_NAME_MOST);
-        qcow->header.backing_offset = be64_put(sizeof(qcow->header));
-        qcow->header.backing_bytes = be32_put((uint32_t)length);
-        r = vd_file_write(img->file, create->backing_name, length, sizeof(qcow->header), err);
-        return r ? r : vd_image_add_parent_name(img, create->backing_name, "backing file", err);
+        qcow->header.backing_offset = be64_put(length ? sizeof(qcow->header) : 0);
+        qcow->header.backing_bytes = be32_put(length);
+        return r;
 }
 
 static int qcow_create(struct vd_image *img, const struct vd_create *create, struct vd_error *err)

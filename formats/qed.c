@@ -17,6 +17,7 @@
 #include "core/check.h"
 #include "core/write.h"
 #include "formats/shared/append.h"
+#include "formats/shared/backing.h"
 #include "util/checked.h"
 #include "util/endian.h"
 
@@ -45,7 +46,6 @@ enum {
         QED_CLUSTER_DEFAULT = 65536,
         QED_TABLE_DEFAULT = 4,
         QED_TABLE_MOST = 16,
-        QED_NAME_MOST = 1023,           /* as long as QEMU takes them */
         QED_ZERO = 1,                   /* L2 entry: reads as zeros */
         QED_PAGE_MOST = 65536,          /* of the tables */
         QED_CACHE_BYTES = 4 << 20,
@@ -182,24 +182,12 @@ static void qed_close(struct vd_image *img)
 
 static int read_backing(struct vd_image *img, const struct qed *qed, struct vd_error *err)
 {
-        uint32_t offset = le32_get(qed->header.backing_offset), length = le32_get(qed->header.backing_bytes);
-        char name[QED_NAME_MOST + 1] = "";
-        int r;
-
         if (!(qed->features & QED_BACKING))
                 return 0;
-        if (!vd_range_fits(offset, length, qed->header_bytes))
-                return vd_fail(err, VD_ECORRUPT, "header: backing file name of %" PRIu32 " bytes at %" PRIu32
-                               " does not lie in the header, which ends at %" PRIu64, length, offset, qed->header_bytes);
-        if (!length || length > QED_NAME_MOST)
-                return vd_fail(err, VD_ECORRUPT, "header: backing file name of %" PRIu32 " bytes, allowed are 1 to %d",
-                               length, QED_NAME_MOST);
-        r = vd_file_read(img->file, name, length, offset, err);
-        if (!r && strlen(name) < length)
-                r = vd_fail(err, VD_ECORRUPT, "header: backing file name with a NUL in it");
-        if (!r && qed->features & QED_BACKING_RAW && !(img->parent_ref.format = strdup("raw")))
-                r = vd_fail(err, -ENOMEM, "format of the backing file");
-        return r ? r : vd_image_add_parent_name(img, name, "backing file", err);
+        if (qed->features & QED_BACKING_RAW && !(img->parent_ref.format = strdup("raw")))
+                return vd_fail(err, -ENOMEM, "format of the backing file");
+        return vd_backing_read(img, le32_get(qed->header.backing_offset), le32_get(qed->header.backing_bytes),
+                               qed->header_bytes, err);
 }
 
 static int check_header(const struct qed *qed, uint64_t size, uint64_t file_size, struct vd_error *err)
@@ -211,8 +199,8 @@ static int check_header(const struct qed *qed, uint64_t size, uint64_t file_size
                 return vd_fail(err, VD_ECORRUPT, "header: cluster size %" PRIu64 " is not a power of two from %d to %d",
                                qed->cluster_bytes, QED_CLUSTER_LEAST, QED_CLUSTER_MOST);
         if (!vd_is_pow2(qed->table_clusters) || qed->table_clusters > QED_TABLE_MOST)
-                return vd_fail(err, VD_ECORRUPT, "header: table size of %" PRIu64 " clusters, allowed are 1, 2, 4, 8, 16",
-                               qed->table_clusters);
+                return vd_fail(err, VD_ECORRUPT, "header: table size of %" PRIu64 " clusters, allowed are 1, 2, 4, 8, "
+                               "16", qed->table_clusters);
         if (qed->features & ~(uint64_t)QED_KNOWN)
                 return vd_fail(err, VD_EUNSUPPORTED, "header: unknown features 0x%" PRIx64,
                                qed->features & ~(uint64_t)QED_KNOWN);
@@ -224,8 +212,8 @@ static int check_header(const struct qed *qed, uint64_t size, uint64_t file_size
                                " behind the header, which ends at %" PRIu64, qed->l1_offset, qed->cluster_bytes,
                                qed->header_bytes);
         if (!vd_range_fits(qed->l1_offset, table_bytes, file_size))
-                return vd_fail(err, VD_ECORRUPT, "header: L1 table of %" PRIu64 " bytes at %" PRIu64 " does not fit the "
-                               "file, which ends at %" PRIu64, table_bytes, qed->l1_offset, file_size);
+                return vd_fail(err, VD_ECORRUPT, "header: L1 table of %" PRIu64 " bytes at %" PRIu64 " does not fit "
+                               "the file, which ends at %" PRIu64, table_bytes, qed->l1_offset, file_size);
         if (size % 512 || size > most_bytes(qed->cluster_bytes, qed->table_clusters))
                 return vd_fail(err, VD_ECORRUPT, "header: image size %" PRIu64 " is not a multiple of 512 of at most %"
                                PRIu64, size, most_bytes(qed->cluster_bytes, qed->table_clusters));
@@ -375,21 +363,20 @@ static int choose_layout(struct vd_image *img, const struct vd_create *create, s
 static int write_backing(struct vd_image *img, const struct vd_create *create, struct vd_error *err)
 {
         struct qed *qed = img->state;
-        size_t length = create->backing_name ? strlen(create->backing_name) : 0;
+        uint32_t length;
         int r;
 
         if (!create->backing_name)
                 return 0;
-        if (!length || length > QED_NAME_MOST)
-                return vd_fail(err, VD_EUSAGE, "a backing file name of %zu bytes, allowed are 1 to %d", length,
-                               QED_NAME_MOST);
+        r = vd_backing_write(img, create->backing_name, sizeof(qed->header), &length, err);
+        if (r)
+                return r;
         qed->features |= QED_BACKING;
         if (create->backing_format && !strcmp(create->backing_format, "raw"))
                 qed->features |= QED_BACKING_RAW;
         qed->header.backing_offset = le32_put(sizeof(qed->header));
-        qed->header.backing_bytes = le32_put((uint32_t)length);
-        r = vd_file_write(img->file, create->backing_name, length, sizeof(qed->header), err);
-        return r ? r : vd_image_add_parent_name(img, create->backing_name, "backing file", err);
+        qed->header.backing_bytes = le32_put(length);
+        return 0;
 }
 
 static int qed_create(struct vd_image *img, const struct vd_create *create, struct vd_error *err)

@@ -168,22 +168,22 @@ static int check_numbers(const struct vdi *vdi, uint64_t file_size, struct vd_er
                 return vd_fail(err, VD_ECORRUPT, "header: block size %" PRIu64 " is not a power of two of at least %d",
                                vdi->block_bytes, VDI_SECTOR);
         if (vdi->extra_bytes && !vd_is_pow2(vdi->extra_bytes))
-                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " extra bytes per block, which is not a power of two",
-                               vdi->extra_bytes);
+                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " extra bytes per block, which is not a power of "
+                               "two", vdi->extra_bytes);
         if (vdi->block_bytes > VDI_BLOCK_MAX || vdi->extra_bytes > VDI_BLOCK_MAX)
                 return vd_fail(err, VD_EUNSUPPORTED, "header: blocks of %" PRIu64 " bytes and %" PRIu64 " extra bytes, "
                                "at most %d supported", vdi->block_bytes, vdi->extra_bytes, VDI_BLOCK_MAX);
         if (!vdi->disk_bytes)
                 return vd_fail(err, VD_ECORRUPT, "header: disk size 0");
         if (!vd_mul(vdi->blocks, vdi->block_bytes, &covered) || covered < vdi->disk_bytes)
-                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " blocks of %" PRIu64 " bytes do not cover a disk of "
-                               "%" PRIu64 " bytes", vdi->blocks, vdi->block_bytes, vdi->disk_bytes);
+                return vd_fail(err, VD_ECORRUPT, "header: %" PRIu64 " blocks of %" PRIu64 " bytes do not cover a disk "
+                               "of %" PRIu64 " bytes", vdi->blocks, vdi->block_bytes, vdi->disk_bytes);
         if (vdi->map_offset < vdi->header_end)
                 return vd_fail(err, VD_ECORRUPT, "header: block map at %" PRIu64 ", but the header ends at %" PRIu64,
                                vdi->map_offset, vdi->header_end);
         if (vdi->data_offset < vdi->map_offset + map_bytes)
-                return vd_fail(err, VD_ECORRUPT, "header: blocks begin at %" PRIu64 ", but the block map ends at %" PRIu64,
-                               vdi->data_offset, vdi->map_offset + map_bytes);
+                return vd_fail(err, VD_ECORRUPT, "header: blocks begin at %" PRIu64 ", but the block map ends at %"
+                               PRIu64, vdi->data_offset, vdi->map_offset + map_bytes);
         if (vdi->data_offset > file_size)
                 return vd_fail(err, VD_ECORRUPT, "header: blocks begin at %" PRIu64 ", but the file ends at %" PRIu64,
                                vdi->data_offset, file_size);
@@ -292,7 +292,8 @@ static int vdi_map(struct vd_image *img, uint64_t offset, uint64_t max, struct v
         bool partial;
 
         if (offset >= vdi->disk_bytes) {
-                *ext = (struct vd_extent){ .start = offset, .length = vd_min(max, img->size - offset), .kind = VD_ZERO };
+                *ext = (struct vd_extent){ .start = offset, .length = vd_min(max, img->size - offset),
+                                           .kind = VD_ZERO };
                 return 0;
         }
         return vd_blocktable_map(&vdi->table, offset, max, ext, &partial, err);

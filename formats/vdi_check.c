@@ -38,18 +38,20 @@ static void check_header(const struct vd_image *img, const struct vdi *vdi, stru
         uint64_t needed = vd_div_up(vdi->disk_bytes, vdi->block_bytes);
 
         if (vdi->blocks > needed)
-                vd_find(findings, VD_WARNING, "vdi-map-long", offsetof(struct vdi_header_disk, blocks), 4, VD_NOWHERE, 0,
-                        true, "the block map has %" PRIu64 " entries, a disk of %" PRIu64 " bytes needs %" PRIu64,
+                vd_find(findings, VD_WARNING, "vdi-map-long", offsetof(struct vdi_header_disk, blocks), 4, VD_NOWHERE,
+                        0, true, "the block map has %" PRIu64 " entries, a disk of %" PRIu64 " bytes needs %" PRIu64,
                         vdi->blocks, vdi->disk_bytes, needed);
         if (vdi->disk_bytes != img->size)
-                vd_find(findings, VD_WARNING, "vdi-size", offsetof(struct vdi_header_disk, disk_bytes), 8, VD_NOWHERE, 0,
-                        true, "the disk size of %" PRIu64 " bytes is no multiple of %d", vdi->disk_bytes, VDI_SECTOR);
+                vd_find(findings, VD_WARNING, "vdi-size", offsetof(struct vdi_header_disk, disk_bytes), 8, VD_NOWHERE,
+                        0, true, "the disk size of %" PRIu64 " bytes is no multiple of %d", vdi->disk_bytes,
+                        VDI_SECTOR);
         if (vd_guid_is_zero(vdi->id) || vd_guid_is_zero(vdi->modify_id))
                 vd_find(findings, VD_WARNING, "vdi-uuid", offsetof(struct vdi_header_disk, id), 32, VD_NOWHERE, 0, true,
                         "the UUID of the disk or of its last change is null");
         if (vdi_is_differencing(vdi) == vd_guid_is_zero(vdi->parent_id))
                 vd_find(findings, VD_WARNING, "vdi-parent-uuid", offsetof(struct vdi_header_disk, parent_id), 16,
-                        VD_NOWHERE, 0, false, vdi_is_differencing(vdi) ? "a differencing image without its parent's UUID"
+                        VD_NOWHERE, 0, false, vdi_is_differencing(vdi)
+                        ? "a differencing image without its parent's UUID"
                         : "an image without parent has a parent's UUID: QEMU refuses it");
 }
 
@@ -75,8 +77,8 @@ static void check_slots(const struct vd_image *img, struct vdi *vdi, struct vd_c
         check->findings.end_offset = vd_min(vd_max(used_end, counted_end), file_size);
         if (counted_end > file_size)
                 vd_find(&check->findings, VD_ERROR, "vdi-truncated", file_size, counted_end - file_size, VD_NOWHERE, 0,
-                        true, "%" PRIu64 " allocated blocks end at %" PRIu64 ", but the file at %" PRIu64, vdi->allocated,
-                        counted_end, file_size);
+                        true, "%" PRIu64 " allocated blocks end at %" PRIu64 ", but the file at %" PRIu64,
+                        vdi->allocated, counted_end, file_size);
         if (vdi->allocated > vdi->blocks)
                 vd_find(&check->findings, VD_ERROR, "vdi-allocated", offsetof(struct vdi_header_disk, allocated), 4,
                         VD_NOWHERE, 0, true, "%" PRIu64 " blocks allocated of %" PRIu64, vdi->allocated, vdi->blocks);

@@ -110,9 +110,9 @@ static int choose_layout(struct vd_image *img, const struct vd_create *create, c
         vdi->map_offset = MAP_OFFSET;
         vdi->data_offset = vd_round_up(MAP_OFFSET + vdi->blocks * sizeof(le32), DATA_ALIGN);
         if (vdi->data_offset > UINT32_MAX)
-                return vd_fail(err, VD_EUNSUPPORTED, "a disk of %" PRIu64 " bytes: the map of its %" PRIu64 " blocks of %"
-                               PRIu64 " bytes does not fit the first 4 GiB of the file", img->size, vdi->blocks,
-                               vdi->block_bytes);
+                return vd_fail(err, VD_EUNSUPPORTED, "a disk of %" PRIu64 " bytes: the map of its %" PRIu64
+                               " blocks of %" PRIu64 " bytes does not fit the first 4 GiB of the file", img->size,
+                               vdi->blocks, vdi->block_bytes);
         vdi->slot_bytes = vdi->block_bytes;
         vdi->version = VDI_VERSION;
         img->unit = vdi->block_bytes;
@@ -134,8 +134,8 @@ static int write_map(struct vd_image *img, struct vd_error *err)
 
                 for (uint64_t i = 0; i < n && vdi->type == VDI_FIXED; i++)
                         entries[i] = le32_put((uint32_t)(first + i));
-                r = vd_file_write(img->file, entries, n * sizeof(entries[0]), vdi->map_offset + first * sizeof(entries[0]),
-                                  err);
+                r = vd_file_write(img->file, entries, n * sizeof(entries[0]),
+                                  vdi->map_offset + first * sizeof(entries[0]), err);
         }
         vdi->allocated = vdi->type == VDI_FIXED ? vdi->blocks : 0;
         return r;
@@ -167,8 +167,8 @@ int vdi_create(struct vd_image *img, const struct vd_create *create, struct vd_e
         return r;
 }
 
-/* A slot that no block uses, in an image where every slot was handed out: blocks of children that were dropped have left
- * theirs.  What is not published yet still counts. */
+/* A slot that no block uses, in an image where every slot was handed out: blocks of children that were dropped have
+ * left theirs.  What is not published yet still counts. */
 static int find_lost_slot(struct vdi *vdi, uint64_t *position, struct vd_error *err)
 {
         uint64_t slots = vdi->blocks, slot;
@@ -192,8 +192,8 @@ static int find_lost_slot(struct vdi *vdi, uint64_t *position, struct vd_error *
         if (!is_used)
                 slot = 0;
         *position = vdi->data_offset + slot * vdi->slot_bytes;
-        return slot < slots ? 0 : vd_fail(err, VD_ECORRUPT, "all %" PRIu64 " slots are taken, though not every block has "
-                                          "one", slots);
+        return slot < slots ? 0 : vd_fail(err, VD_ECORRUPT, "all %" PRIu64 " slots are taken, though not every block "
+                                          "has one", slots);
 }
 
 /* A slot for a block that has none. */

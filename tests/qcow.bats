@@ -165,7 +165,7 @@ load killed
                 '40 0000000000000010 L1 table at 16' \
                 '40 00000000ffffffff L1 table at 4294967295' \
                 '8 00000000000000300000ffff backing file name of 65535 bytes' \
-                '8 0000ffffffffffff00000010 past end of file')
+                '8 0000ffffffffffff00000010 does not end before')
         only_files good.qcow bad.qcow disk.raw
 }
 

@@ -120,7 +120,7 @@ static int verify(struct vd_append *a, struct vd_error *err)
         return 0;
 }
 
-/* Sees to it that there is a second-level table for this guest offset.  It is all zeros: the file was never that long. */
+/* Sees to it that there is a second-level table for this guest offset.  It is all zeros: the file was never so long. */
 static int need_table(struct vd_append *a, uint64_t guest, struct vd_error *err)
 {
         struct vd_twolevel *map = a->map;

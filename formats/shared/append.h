@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* append.h: writing into two-level images that hand out space at the end of the file and never take it back: QED, qcow.
  *
- * The counterpart of twolevel.h.  In place nothing that is used is moved, and tables point to something only after it is
- * in the file: data, sync, second-level tables, sync, first-level table, sync.  A cut leaves space that nobody uses.
+ * The counterpart of twolevel.h.  In place nothing that is used is moved, and tables point to something only after it
+ * is in the file: data, sync, second-level tables, sync, first-level table, sync.  A cut leaves space that nobody uses.
  */
 #ifndef VD_SHARED_APPEND_H
 #define VD_SHARED_APPEND_H

@@ -45,8 +45,8 @@ static int walk_table(void *context, uint64_t index, const void *entry, uint64_t
         if (!vd_mul(index, reach(map), &guest))
                 guest = VD_NOWHERE;
         if (map->ops->table(map, index, entry, position, &why)) {
-                find_bad(walk, map->top_position + index * map->top_entry_bytes, map->top_entry_bytes, guest, reach(map),
-                         &why);
+                find_bad(walk, map->top_position + index * map->top_entry_bytes, map->top_entry_bytes, guest,
+                         reach(map), &why);
                 return 0;
         }
         region.position = *position;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* append_write.c: random writes, zeros and drops in place into the formats that append (VDI, qcow, QED, Parallels), with
- * and without a parent, against a plain copy of the disk in memory. */
+/* append_write.c: random writes, zeros and drops in place into the formats that append (VDI, qcow, QED, Parallels),
+ * with and without a parent, against a plain copy of the disk in memory. */
 #include "core/check.h"
 #include "core/write.h"
 #include "unit.h"
