@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "core/image.h"
+#include "core/check.h"
 #include "util/checked.h"
 
 struct raw_params {
@@ -99,12 +99,31 @@ static int raw_finish(struct vd_image *img, struct vd_error *err)
         return vd_file_size(img->file) < img->size ? vd_file_truncate(img->file, img->size, err) : 0;
 }
 
+/* All of the file is data; the only rule of a raw disk is that it has whole sectors. */
+static int raw_walk(struct vd_image *img, struct vd_check *check, struct vd_error *err)
+{
+        enum { SECTOR = 512 };
+        uint64_t size = vd_file_size(img->file);
+        struct vd_region disk = { .class = VD_CLASS_DATA, .length = size, .guest = 0, .what = "the disk" };
+        int r = vd_check_begin(check, SECTOR, vd_round_up(size, SECTOR), err);
+
+        if (r)
+                return r;
+        check->findings.end_offset = size;
+        if (size % SECTOR)
+                vd_find(&check->findings, VD_WARNING, "raw-length", vd_round_down(size, SECTOR), size % SECTOR,
+                        vd_round_down(size, SECTOR), size % SECTOR, false,
+                        "the file has %" PRIu64 " bytes, which is no multiple of %d: its last sector is not whole",
+                        size, (int)SECTOR);
+        return size ? vd_check_region(check, &disk, err) : 0;
+}
+
 static const char *const extensions[] = { "raw", "img", "iso", "bin", "dd", "dsk", NULL };
 
 const struct vd_format vd_format_raw = {
         .name = "raw", .title = "raw disk, bytes as they are", .extensions = extensions,
         .caps = VD_CAP_BARE,
-        .probe = raw_probe, .open = raw_open, .map = raw_map, .describe = raw_describe,
+        .probe = raw_probe, .open = raw_open, .map = raw_map, .walk = raw_walk, .describe = raw_describe,
         .params_size = sizeof(struct raw_params), .create_opts = raw_options,
         .create = raw_create, .place = raw_place, .publish = raw_publish, .finish = raw_finish,
 };

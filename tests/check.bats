@@ -141,10 +141,15 @@ codes() { jq -r '.findings[].code' check.json | sort -u; }
         same "$status" 1
 }
 
-@test "a format without a check is status 63, as with qemu-img" {
-        truncate -s 1M disk.raw
-        capture vdtool check -f raw disk.raw
-        [[ $status == 63 || $status == 0 ]] || told
+@test "raw disks are checked too: for whole sectors, and with --data for being readable" {
+        truncate -s 1000 disk.raw
+        capture vdtool check --output json -f raw disk.raw
+        same "$status" 0
+        same "$(jq -r '.findings[].code' <<<"$output")" raw-length
+        truncate -s 1024 disk.raw
+        capture vdtool check --data --output json -f raw disk.raw
+        same "$status" 0
+        same "$(jq -r '.findings | length' <<<"$output")" 0
 }
 
 @test "--data reads and unpacks everything" {
