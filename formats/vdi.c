@@ -247,7 +247,7 @@ static int add_parent(struct vd_image *img, const struct vdi *vdi, struct vd_err
         img->parent_ref.format = strdup("vdi");
         if (!img->parent_ref.format)
                 return vd_fail(err, -ENOMEM, "format of the parent");
-        return vd_image_add_parent_name(img, name, "no .vdi file beside the image has this UUID", err);
+        return vd_image_add_parent_name(img, name, "UUID, looked for in the .vdi files beside the image", err);
 }
 
 static int vdi_open(struct vd_image *img, struct vd_error *err)

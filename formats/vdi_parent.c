@@ -54,18 +54,18 @@ static int accept_name(const struct dirent *entry)
         return is_vdi_name(entry->d_name);
 }
 
-/* Puts a candidate at the end of the names, or in front of all. */
+/* Puts a candidate in front of all names, or behind the others but before the UUID, which is last. */
 static int add_candidate(struct vd_image *img, const char *name, bool first, struct vd_error *err)
 {
         struct vd_parent_name *names = img->parent_ref.names, added;
-        size_t before = img->parent_ref.count;
+        size_t before = img->parent_ref.count, at = first ? 0 : before - 1;
         int r = vd_image_add_parent_name(img, name, "a .vdi file with the parent's UUID", err);
 
-        if (r || !first || img->parent_ref.count == before)
+        if (r || img->parent_ref.count == before)
                 return r;
         added = names[before];
-        memmove(names + 1, names, before * sizeof(*names));
-        names[0] = added;
+        memmove(names + at + 1, names + at, (before - at) * sizeof(*names));
+        names[at] = added;
         return 0;
 }
 
