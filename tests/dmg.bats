@@ -155,6 +155,7 @@ simple() {
         [[ $status == 2 && $output == *dmg-chunk-missing* ]] || told
         dmg_new
         dmg_chunk 00000001 8 noise
+        # shellcheck disable=SC2034 # read by dmg.bash
         dmg_first=4
         dmg_chunk 00000001 8 noise
         dmg_table
