@@ -112,6 +112,9 @@ void vd_copy_tear_down(struct copy_job *);
 struct chunk *vd_copy_new_chunk(const struct copy_job *);       /* NULL when memory is short */
 void vd_copy_free_chunk(const struct copy_job *, struct chunk *);
 
+/* The source's extent at offset, zeros past its end; long ones are asked for once, however often they are cut. */
+int vd_copy_look_ahead(struct copy_job *, uint64_t offset, struct vd_extent *, struct vd_error *);
+
 /* The bytes of an extent, as vd_extent_read(); when salvaging, zeros for those that cannot be read. */
 int vd_copy_read(struct copy_job *, const struct vd_extent *, char *to, struct vd_codec_context *, struct vd_error *);
 unsigned vd_copy_threads(const struct vd_copy_options *);

@@ -65,8 +65,7 @@ static int map_source(struct copy_job *job, uint64_t offset, bool deep, struct v
         return 0;
 }
 
-/* The extent at the cursor; asked once even when a chunk ends inside it. */
-static int look_ahead(struct copy_job *job, uint64_t offset, struct vd_extent *ext, struct vd_error *err)
+int vd_copy_look_ahead(struct copy_job *job, uint64_t offset, struct vd_extent *ext, struct vd_error *err)
 {
         int r = 0;
 
@@ -134,7 +133,7 @@ static int cut_data(struct copy_job *job, struct chunk *c, struct vd_error *err)
         while (at < end) {
                 struct vd_extent ext;
                 uint64_t stop;
-                int r = look_ahead(job, at, &ext, err);
+                int r = vd_copy_look_ahead(job, at, &ext, err);
 
                 if (r)
                         return r;
@@ -180,7 +179,7 @@ int vd_copy_plan(void *context, void *slot, unsigned worker, struct vd_error *er
                 if (job->options->stop && *job->options->stop)
                         return vd_fail(err, VD_ESTOPPED, "stopped by a signal");
                 c->start = job->cursor;
-                r = look_ahead(job, c->start, &ext, err);
+                r = vd_copy_look_ahead(job, c->start, &ext, err);
                 if (r)
                         return r;
                 stop = vd_min(ext.start + ext.length, disk);

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,19 +66,15 @@ static int add_segment(struct item *it, enum source from, size_t length, struct 
  * instead, so that nothing is unpacked twice: *length gets shorter. */
 static int map_data(struct stream *s, struct item *it, uint64_t guest, uint64_t *length, struct vd_error *err)
 {
-        struct vd_image *source = s->job.source;
         uint64_t done = 0;
 
         while (done < *length) {
-                struct vd_extent ext = { .start = guest + done, .length = *length - done, .kind = VD_ZERO };
+                struct vd_extent ext;
                 bool cut;
-                int r;
+                int r = vd_copy_look_ahead(&s->job, guest + done, &ext, err);
 
-                if (ext.start < source->size) {
-                        r = vd_image_map(source, ext.start, UINT64_MAX, UINT_MAX, &ext, err);
-                        if (r)
-                                return r;
-                }
+                if (r)
+                        return r;
                 cut = ext.kind == VD_PACKED && ext.length > *length - done && (done || it->length);
                 if (cut)
                         break;
@@ -300,6 +295,7 @@ int vd_stream_image(struct vd_layout *layout, struct vd_image *source, const str
         int r;
 
         planned.layout = layout;
+        planned.skip = NULL;            /* what has a place is to be read, wherever it comes from */
         r = vd_copy_set_up(&s.job, &target, 1, err);
         if (r)
                 goto done;

@@ -6,8 +6,6 @@
  *      write (ordered)   append it
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +16,6 @@
 #include "wrap_private.h"
 
 enum {
-        SLOTS_PER_THREAD = 2,
         LEAVES_MOST = 4,                /* of the digest, in a block */
 };
 
@@ -60,13 +57,10 @@ int vd_wrap_put(struct vd_wrap_out *out, const void *bytes, size_t length, struc
         return r;
 }
 
-static int add_extent(struct wrapping *w, struct block *b, const struct vd_extent *ext, struct vd_error *err)
+static int add_extent(struct block *b, const struct vd_extent *ext, struct vd_error *err)
 {
         int r;
 
-        if (ext->kind == VD_UNALLOCATED && w->job.lacks_parent)
-                return vd_fail(err, VD_EPARENT, "%s: guest offset %" PRIu64 " is in the parent image, which is not open",
-                               w->source->path, ext->start);
         if (ext->kind == VD_UNALLOCATED || ext->kind == VD_ZERO)
                 return 0;
         r = vd_copy_grow(&b->extents, b->extent_count, &b->extent_room, sizeof(*b->extents), err);
@@ -93,13 +87,12 @@ static int plan(void *context, void *slot, unsigned worker, struct vd_error *err
         if (!b->packed && !(b->packed = malloc(w->room)))
                 return vd_fail(err, -ENOMEM, "a buffer of %zu bytes", w->room);
         while (w->cursor < b->start + b->length) {
-                struct vd_extent ext = { .length = b->start + b->length - w->cursor, .kind = VD_ZERO };
-                int r = 0;
+                struct vd_extent ext;
+                int r = vd_copy_look_ahead(&w->job, w->cursor, &ext, err);
 
-                if (w->cursor < w->source->size)
-                        r = vd_image_map(w->source, w->cursor, ext.length, UINT_MAX, &ext, err);
+                ext.length = vd_min(ext.length, b->start + b->length - w->cursor);
                 if (!r)
-                        r = add_extent(w, b, &ext, err);
+                        r = add_extent(b, &ext, err);
                 if (r)
                         return r;
                 w->cursor += ext.length;
@@ -206,7 +199,7 @@ static int prepare(struct wrapping *w, unsigned threads, struct vd_error *err)
 
 static int run(struct wrapping *w, unsigned threads, struct vd_error *err)
 {
-        size_t slot_count = threads == 1 ? 1 : (size_t)threads * SLOTS_PER_THREAD;
+        size_t slot_count = threads == 1 ? 1 : threads + 1u;
         struct block *blocks = calloc(slot_count, sizeof(*blocks));
         void **slots = calloc(slot_count, sizeof(*slots));
         int r = blocks && slots ? 0 : vd_fail(err, -ENOMEM, "%s", w->wrapper->name);
@@ -235,6 +228,7 @@ int vd_wrap(const struct vd_wrapper *wrapper, unsigned level, struct vd_image *s
         unsigned threads = vd_copy_threads(options);
         int r = vd_copy_set_up(&w.job, NULL, 0, err);
 
+        w.job.size = size;
         if (!r)
                 r = prepare(&w, threads, err);
         if (!r)

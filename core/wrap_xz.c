@@ -18,6 +18,7 @@ enum {
         READ_BYTES = 64 * 1024,
         INDEX_MEMORY = 64 * 1024 * 1024,
         PACK_BYTES = 4 * 1024 * 1024,
+        LEVEL_USUAL = 1,                /* half the time of 3 for 7% more */
 };
 
 static const char *const extensions[] = { "xz", NULL };
@@ -244,7 +245,7 @@ static int xz_pack(unsigned level, const void *bytes, size_t length, void *to, s
         lzma_block block = { .version = 1, .check = stream_flags.check, .filters = filters };
         lzma_ret code;
 
-        if (lzma_lzma_preset(&options, level ? level : 3))
+        if (lzma_lzma_preset(&options, level ? level : LEVEL_USUAL))
                 return vd_fail(err, VD_EUSAGE, "xz has no level %u", level);
         options.dict_size = (uint32_t)vd_min(options.dict_size, PACK_BYTES);
         *packed = 0;

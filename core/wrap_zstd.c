@@ -24,7 +24,7 @@
 #define SEEKABLE_MAGIC 0x8F92EAB1u
 
 enum {
-        PACK_BYTES = 1024 * 1024,
+        PACK_BYTES = 4 * 1024 * 1024,
         TABLE_ENTRIES_AT_ONCE = 4096,
         FLAG_CHECKSUMS = 0x80,
 };
