@@ -121,7 +121,8 @@ static int copy(struct vd_layout *layout, struct vd_image *source, struct vd_ima
 {
         struct vd_copy_options planning = *options;
         enum vd_kind kind = layout->purpose == VD_LAYOUT_FULL_SIZE ? VD_DATA : VD_ZERO;
-        struct vd_image disk = { .format = &even_format, .path = "", .state = &kind, .size = target->size };
+        struct vd_image disk = { .format = &even_format, .path = "", .file = target->file, .state = &kind,
+                                 .size = target->size };
         struct vd_writer *writer;
         int r;
 
