@@ -96,7 +96,7 @@ readme: all
 
 lint:
 	$(Q)shellcheck -S warning -x .ci/run tests/*.sh tests/images/make.sh completions/vdtool.bash
-	$(Q)shellcheck -S warning -e SC2154,SC2046 --shell=bats tests/helpers.bash tests/*.bats
+	$(Q)shellcheck -S warning -e SC2154,SC2046,SC2034 --shell=bats tests/helpers.bash tests/*.bats
 
 SHARE := $(DESTDIR)$(PREFIX)/share
 
