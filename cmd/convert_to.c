@@ -151,6 +151,9 @@ static int write_targets(struct conversion *c, const struct vd_image *skip, stru
 
         if (c->target_count == 1 && c->targets->new.wrapper)
                 return wrap(c, stats, err);
+        for (size_t i = 0; i < c->target_count && !ret; i++)
+                if (c->targets[i].new.wrapper)
+                        ret = vd_convert_conflict(err, "--also", "a file that is compressed as a whole");
         for (size_t i = 0; i < c->target_count && !ret; i++) {
                 ret = create_target(c, &c->targets[i], err);
                 images[i] = c->targets[i].new.image;

@@ -73,6 +73,7 @@ static int measure(struct measure_args *args, struct vd_session *session, const 
         struct vd_image *source = NULL;
         uint64_t required, full = 0;
         struct vd_report *r;
+        bool has_full;
         int ret = path ? vd_source_open(session, &args->source, path, how, &source, err) : 0;
 
         if (!ret && source && new->has_size && new->size < source->size)
@@ -83,11 +84,18 @@ static int measure(struct measure_args *args, struct vd_session *session, const 
         if (!ret)
                 ret = measure_for(new, args, source, VD_LAYOUT_FULL_SIZE, session, &full, err);
         vd_image_close(source);
+        has_full = !ret;
+        if (ret == -EFBIG) {            /* some kinds of images cannot hold as much data as their disk is large */
+                vd_session_warn(session, "there is no fully allocated size: %s", err->text);
+                *err = (struct vd_error)VD_ERROR_INIT;
+                ret = 0;
+        }
         if (ret)
                 return ret;
         r = vd_report_new();
         vd_report_count(r, "required", "required size", required);
-        vd_report_count(r, "fully-allocated", "fully allocated size", full);
+        if (has_full)
+                vd_report_count(r, "fully-allocated", "fully allocated size", full);
         ret = vd_print_report(r, args->output, err);
         vd_report_free(r);
         return ret;

@@ -105,6 +105,13 @@ kinds() {
         only_files
 }
 
+@test "measure: an image that cannot hold all of its disk has no fully allocated size" {
+        capture vdtool measure -O vmdk --output json --size 4T
+        same "$status" 0
+        [[ $stderr == *"no fully allocated size"* ]]
+        same "$(jq -c keys <<<"$output")" '["required"]'
+}
+
 @test "measure: what contradicts itself is refused" {
         truncate -s 1M disk.raw
         fails_with "not both" vdtool measure --size 1M disk.raw

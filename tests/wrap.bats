@@ -286,6 +286,7 @@ $(case $file in *.gz) echo gzip ;; *.bz2) echo bzip2 ;; *.xz) echo xz ;; *) echo
         fails_with "can be read but not written" vdtool convert disk.raw out.raw.bz2
         fails_with "extension names no format" vdtool convert disk.raw out.gz
         fails_with "exclude each other" vdtool convert -c disk.raw out.raw.gz
+        fails_with "exclude each other" vdtool convert --also out.raw.gz disk.raw out.qcow2
         fails_with "only convert" vdtool create out.raw.gz 1M
         [ ! -e out.raw.gz ]
 }
