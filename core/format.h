@@ -87,7 +87,7 @@ struct vd_snapshot {
 };
 
 struct vd_format {
-        const char *name;               /* "vhd": option value, completion word, man page heading */
+        const char *name;               /* option value, completion word, man page heading */
         const char *title;              /* "Virtual PC and Hyper-V disk" */
         const char *qemu_name;          /* as qemu-img's JSON calls it; NULL: the same */
         const char *const *aliases;     /* other accepted option values; NULL-terminated, or NULL */
