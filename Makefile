@@ -65,7 +65,7 @@ $(BUILD)/flags: FORCE | $(filter deps,$(MAKECMDGOALS))
 $(BUILD)/unit/%: tests/unit/%.c $(LIBRARY_OBJECTS)
 	@mkdir -p $(@D)
 	$(Q)echo "  UNIT    $*"
-	$(Q)$(CC) $(VD_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $^ $(VD_LIBS)
+	$(Q)$(CC) $(VD_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $(filter %.c %.o,$^) $(VD_LIBS)
 
 units: $(UNITS)
 
