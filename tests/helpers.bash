@@ -134,7 +134,9 @@ traced() {
                 shift
         done
         shift
-        ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 strace -f -o "$BATS_TEST_TMPDIR/trace" "${options[@]}" "$VDTOOL" "$@" \
+        # signals that a parent ignores (nohup, a shell's background) would stay ignored
+        ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 env --default-signal=INT,HUP,TERM,PIPE \
+                strace -f -o "$BATS_TEST_TMPDIR/trace" "${options[@]}" "$VDTOOL" "$@" \
                 $([ "$1" != convert ] || echo -m 1)
 }
 
